@@ -1,0 +1,56 @@
+"""fastdl moves one very large object from a web server or object store onto a machine: fast, resumable, never wrong.
+
+    import fastdl
+
+    result = fastdl.download("https://example.org/model.bin", "model.bin")
+
+Everything public is handed out lazily (PEP 562): importing the package costs a millisecond, the first use the rest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastdl.api import download
+    from fastdl.errors import (
+        AccessDenied,
+        Busy,
+        DiskError,
+        FastdlError,
+        IntegrityError,
+        NetworkError,
+        NotFound,
+        ObjectChanged,
+        ProtocolError,
+        UsageError,
+    )
+    from fastdl.progress import ProgressEvent
+    from fastdl.result import DownloadResult
+
+__version__ = "0.1.0"
+__all__ = [
+    "AccessDenied",
+    "Busy",
+    "DiskError",
+    "DownloadResult",
+    "FastdlError",
+    "IntegrityError",
+    "NetworkError",
+    "NotFound",
+    "ObjectChanged",
+    "ProgressEvent",
+    "ProtocolError",
+    "UsageError",
+    "download",
+]
+_HOMES = {"download": "api", "DownloadResult": "result", "ProgressEvent": "progress"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,132 @@
+"""``download``, the function users call: checks every setting before anything is touched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastdl import sources
+from fastdl.digest import parse_checksum
+from fastdl.errors import UsageError
+from fastdl.job import (
+    DEFAULT_RETRY,
+    RESUME,
+    Job,
+    checkpoint_path_of,
+    concurrency,
+    make_backoff,
+    make_line,
+    target_path,
+)
+from fastdl.plan import check_part_size
+from fastdl.progress import Listeners
+from fastdl.sequence import Download
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from fastdl.result import DownloadResult
+
+
+def download(
+    url: str,
+    path: str | os.PathLike[str],
+    *,
+    part_size: int | None = None,
+    workers: int | None = None,
+    connections: int | None = None,
+    checkpoint: bool = True,
+    checkpoint_path: str | os.PathLike[str] | None = None,
+    resume: str = "verify",
+    checksum: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    progress: Any = None,
+    retry: int = DEFAULT_RETRY,
+    connect_timeout: float = 10.0,
+    read_timeout: float = 30.0,
+    max_time: float | None = None,
+    proxy: str | None = None,
+    cacert: str | os.PathLike[str] | None = None,
+    insecure: bool = False,
+    overwrite: bool = True,
+    fsync: bool = False,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    addressing: str = "auto",
+    sign: bool = True,
+    version_id: str | None = None,
+    credentials: Any = None,
+) -> DownloadResult:
+    """Download one object to ``path``; the name appears only when every byte is there and judged.
+
+    Killed at any moment and called again, it goes on from ``PATH.part`` with the help of ``PATH.cp``. Safe to call
+    from several threads, from daemonic and forked processes; installs no signal handlers and prints nothing unless
+    ``progress`` is True.
+
+    Args:
+        url: ``http://``, ``https://`` or ``oss://bucket/key`` (the key literal, not percent-encoded).
+        path: the file to make, or a directory to make it in under the URL's last name.
+        part_size: bytes per part, 1 to 5 GiB; None chooses. The unit of checkpoint, check and refetch.
+        workers: processes; None means one for each processor, at most four.
+        connections: connections of all workers together; None means 8.
+        checkpoint: keep a checkpoint while downloading, removed at the end.
+        checkpoint_path: where; None means ``PATH.cp``.
+        resume: ``verify`` hashes each part of an earlier run on the disk before using it, ``trust`` does not,
+            ``no`` starts over.
+        checksum: ``ALGORITHM=HEX`` of the whole object: crc64, xxh3 or any name of hashlib.
+        headers: sent with each request to the URL's own origin, and to no other.
+        progress: True for a bar on a terminal, a function of a ``ProgressEvent``, a tqdm or an fsspec ``Callback``.
+        retry: how often one part may fail in a row before the download does.
+        connect_timeout: seconds.
+        read_timeout: seconds a connection may go without progress.
+        max_time: seconds the whole download may take.
+        proxy: URL of an HTTP proxy; None asks the environment, "" means none.
+        cacert: file of CA certificates to trust instead of the system's.
+        insecure: do not verify TLS certificates.
+        overwrite: replace an existing ``path`` (in one step, at the end); if False an existing one is an error.
+        fsync: make the published file survive power loss.
+        endpoint_url: the store's endpoint for ``oss://``; OSS_ENDPOINT by default.
+        region: for ``oss://``; OSS_REGION, or the endpoint's, by default.
+        addressing: auto, virtual, path or cname.
+        sign: sign requests to stores; False for public objects.
+        version_id: the version of the object to fetch.
+        credentials: an alibabacloud-oss-v2 ``CredentialsProvider``; the environment's by default.
+
+    Returns:
+        What was downloaded and what was proven of it.
+
+    Raises:
+        UsageError, NotFound, AccessDenied, NetworkError, ProtocolError, ObjectChanged, IntegrityError, DiskError, Busy:
+            all ``FastdlError``. Unless the text says otherwise the finished parts stay, and the next call resumes.
+    """
+    if resume not in RESUME:
+        raise UsageError(f"resume {resume!r} is none of {', '.join(RESUME)}")
+    source = sources.resolve(
+        url,
+        tuple((headers or {}).items()),
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing=addressing,
+        sign=sign,
+        version_id=version_id,
+        credentials=credentials,
+    )
+    target = target_path(path, url)
+    workers, connections = concurrency(workers, connections)
+    job = Job(
+        source=source,
+        path=target,
+        checkpoint_path=checkpoint_path_of(target, checkpoint_path) if checkpoint else None,
+        part_size=None if part_size is None else check_part_size(part_size),
+        line=make_line(source, connect_timeout, read_timeout, max_time, proxy, cacert, insecure=insecure),
+        workers=workers,
+        connections=connections,
+        resume=resume,
+        checksum=None if checksum is None else parse_checksum(checksum),
+        backoff=make_backoff(retry),
+        max_time=max_time,
+        overwrite=overwrite,
+        fsync=fsync,
+    )
+    with Listeners(progress) as tell:
+        return Download(job, tell).run()

@@ -1,0 +1,299 @@
+"""The checkpoint ``OUT.cp``: which parts of ``OUT.part`` are finished, and what their bytes hash to.
+
+Format, version 1, little-endian throughout::
+
+    0      slot 0     4096 bytes
+    4096   slot 1     4096 bytes, equal to slot 0: a damaged slot costs nothing
+    8192   bitmap     one bit a part, bit i of byte i // 8 is part i, least significant first; padded to 4096
+    then   records    16 bytes a part: xxh3-64 seeded with the part's index, CRC-64/XZ
+
+A slot is ``<8s I I Q Q Q Q Q Q 32s`` = magic, version, crc64 known, generation, size, part size, device, inode of
+``OUT.part``, promised crc64, SHA-256 of the source's identity; then ETag, Last-Modified and version id, each as a
+``<H`` length and latin-1 bytes; zeros; and in its last eight bytes the xxh3-64 of all before.
+
+A slot is valid if and only if magic, version and hash are right, the lengths stay inside, and the file is exactly as
+long as size and part size demand. Of two valid slots the higher generation counts. A part is *marked* if its bit is
+set and its record is not all zeros. A mark is a claim and no proof: on resume the part's bytes are hashed and compared
+with its record, so a torn, stale or flipped mark costs that part and never a wrong byte.
+
+Marking is two writes in place, the record before the bit, whatever the number of parts. Both go through pwrite and not
+through a mapping: a checkpoint truncated by somebody else must not kill the caller's process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import logging
+import os
+import stat
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from fastdl.digest import Digest
+from fastdl.errors import Busy, DiskError
+from fastdl.pipe import anonymous_descriptor
+from fastdl.plan import MAX_PART_COUNT, MAX_PART_SIZE, MIN_PART_SIZE, Plan, Run
+from fastdl.validator import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SLOT = 4096
+_MAGIC = b"fastdlCP"
+_VERSION = 1
+_FIXED = struct.Struct("<8sIIQQQQQQ32s")
+_HASH = struct.Struct("<Q")
+_RECORD = struct.Struct("<QQ")
+_EMPTY = bytes(_RECORD.size)
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+log = logging.getLogger("fastdl")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a checkpoint is about; two runs may share one only if everything here agrees."""
+
+    plan: Plan
+    identity: str  # the source's, without secrets; only its SHA-256 is stored
+    validator: Validator
+    crc64: int | None  # the whole object's, as the store promised it
+    inode: tuple[int, int]  # device and inode of OUT.part
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A header as read back: of the identity only the digest is left."""
+
+    plan: Plan
+    identity_digest: bytes
+    validator: Validator
+    crc64: int | None
+    inode: tuple[int, int]
+    generation: int
+
+
+class Checkpoint:
+    """An open, locked checkpoint file. ``stored`` is what an earlier run left, None if nothing usable.
+
+    Marks live in memory and on the disk; if the disk takes no more, the download goes on and resume will cost more.
+    """
+
+    def __init__(self, path: Path | None, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._plan = Plan(0, 1)
+        self._bitmap = bytearray()
+        self._records = bytearray()
+        self._failed = False
+        self.damage = ""  # why an existing file was not usable
+        self.stored = self._load()
+
+    @property
+    def any_marked(self) -> bool:
+        """Whether there is anything to resume from."""
+        return any(self._bitmap)
+
+    def begin(self, header: Header) -> None:
+        """Start anew for ``header``, forgetting every mark.
+
+        Raises:
+            DiskError: there is no room for the checkpoint.
+        """
+        plan = header.plan
+        slot = _encode(header, (self.stored.generation if self.stored else 0) + 1)
+        try:
+            # Marks go first: a crash in between leaves a header that claims nothing.
+            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._fd, _layout(plan)[1])
+            os.pwrite(self._fd, slot + slot, 0)
+        except OSError as error:
+            raise DiskError(f"{self.path}: {error.strerror}") from None
+        self.stored = _decode(slot)
+        self._plan = plan
+        self._bitmap = bytearray(-(-plan.count // 8))
+        self._records = bytearray(_RECORD.size * plan.count)
+
+    def mark(self, index: int, digest: Digest) -> None:
+        """Record that part ``index`` is in the output with ``digest``: the record first, then the bit."""
+        start = _RECORD.size * index
+        _RECORD.pack_into(self._records, start, digest.xxh3, digest.crc64)
+        self._bitmap[index >> 3] |= 1 << (index & 7)
+        if self._failed:
+            return
+        try:
+            os.pwrite(self._fd, self._records[start : start + _RECORD.size], self._records_at + start)
+            os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+        except OSError as error:
+            self._failed = True
+            log.warning("%s: %s; the download goes on, but can be resumed only from here", self.path, error.strerror)
+
+    def clear(self, index: int) -> None:
+        """Take the mark of part ``index`` back, bit first, its record too: a stale one must not pass for a true one."""
+        start = _RECORD.size * index
+        self._bitmap[index >> 3] &= ~(1 << (index & 7))
+        self._records[start : start + _RECORD.size] = _EMPTY
+        with suppress(OSError):
+            os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+            os.pwrite(self._fd, _EMPTY, self._records_at + start)
+
+    def digest(self, index: int) -> Digest:
+        """Return the record of part ``index``, meaningful only if it is marked."""
+        return Digest(*_RECORD.unpack_from(self._records, _RECORD.size * index))
+
+    def crcs(self) -> Iterator[int]:
+        """Yield the recorded CRC-64 of every part, in order."""
+        return (crc for _, crc in _RECORD.iter_unpack(self._records))
+
+    def runs(self) -> tuple[list[Run], list[Run]]:
+        """Return the runs of marked and of missing parts, each in order."""
+        if not self.any_marked:
+            return [], [Run(0, self._plan.count)]
+        import numpy as np  # noqa: PLC0415 - 50 to 150 ms that only a resuming download pays
+
+        bits = np.unpackbits(np.frombuffer(self._bitmap, np.uint8), count=self._plan.count, bitorder="little")
+        known = np.frombuffer(self._records, "<u8").reshape(-1, 2).any(axis=1)
+        marked = (bits != 0) & known
+        edges = np.flatnonzero(np.diff(marked)) + 1
+        bounds = [0, *edges.tolist(), self._plan.count]
+        runs = [Run(first, stop) for first, stop in itertools.pairwise(bounds)]
+        begins_marked = bool(marked[0])
+        return runs[not begins_marked :: 2], runs[begins_marked::2]
+
+    def remove(self) -> None:
+        """Delete the file if its name still means the locked one: the download is done, or worth nothing."""
+        with suppress(OSError):
+            if self.path is not None and _same_file(self.path, os.fstat(self._fd)):
+                self.path.unlink()
+
+    def close(self) -> None:
+        """Release file and lock; what was marked stays."""
+        os.close(self._fd)
+
+    @property
+    def _records_at(self) -> int:
+        return _layout(self._plan)[0]
+
+    def _load(self) -> Stored | None:
+        size = os.fstat(self._fd).st_size
+        if size == 0:
+            return None
+        slots = [_decode(os.pread(self._fd, SLOT, at)) for at in (0, SLOT)]
+        valid = [slot for slot in slots if slot is not None and _layout(slot.plan)[1] == size]
+        if not valid:
+            self.damage = "the checkpoint is damaged"
+            return None
+        stored = max(valid, key=lambda slot: slot.generation)
+        self._plan = stored.plan
+        self._bitmap = bytearray(os.pread(self._fd, -(-stored.plan.count // 8), 2 * SLOT))
+        self._records = bytearray(_RECORD.size * stored.plan.count)
+        filled = 0
+        while filled < len(self._records):  # one preadv gives at most 2 GiB
+            count = os.preadv(self._fd, [memoryview(self._records)[filled:]], self._records_at + filled)
+            if count == 0:
+                break
+            filled += count
+        return stored
+
+
+def open_checkpoint(path: Path | None) -> Checkpoint:
+    """Open or create the checkpoint at ``path`` and lock it; None keeps it in memory, of use to this run only.
+
+    Raises:
+        Busy: another downloader holds it.
+        DiskError: it cannot be created, or is no regular file of ours.
+    """
+    if path is None:
+        return Checkpoint(None, anonymous_descriptor())
+    while True:
+        try:
+            fd = os.open(path, _FLAGS, 0o600)
+        except OSError as error:
+            raise DiskError(f"{path}: the checkpoint cannot be opened: {error.strerror}") from None
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise DiskError(f"{path}: is no checkpoint of this user")
+            _lock(fd, path)
+            if _same_file(path, status):
+                return Checkpoint(path, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # its owner finished and removed it between our open and our lock: take the name again
+
+
+def identity_digest(identity: str) -> bytes:
+    """Return what is stored of a source's identity."""
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).digest()
+
+
+def _lock(fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(f"{path}: another downloader holds this checkpoint") from None
+    except OSError as error:
+        log.warning("%s: no locks on this file system (%s): start no second downloader", path, error.strerror)
+
+
+def _same_file(path: Path, status: os.stat_result) -> bool:
+    try:
+        now = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino)
+
+
+def _layout(plan: Plan) -> tuple[int, int]:
+    """Return where the records begin and the file ends, in bytes."""
+    records = 2 * SLOT + -(-plan.count // (8 * SLOT)) * SLOT
+    return records, records + _RECORD.size * plan.count
+
+
+def _encode(header: Header, generation: int) -> bytes:
+    fixed = _FIXED.pack(
+        _MAGIC,
+        _VERSION,
+        header.crc64 is not None,
+        generation,
+        header.plan.size,
+        header.plan.part_size,
+        *header.inode,
+        header.crc64 or 0,
+        identity_digest(header.identity),
+    )
+    validator = header.validator
+    # Header values are latin-1 on the wire and at most 1024 characters in a Validator: three fit into a slot.
+    texts = [
+        text.encode("latin-1", "replace") for text in (validator.etag, validator.last_modified, validator.version_id)
+    ]
+    body = fixed + b"".join(struct.pack("<H", len(text)) + text for text in texts)
+    body = body.ljust(SLOT - _HASH.size, b"\0")
+    return body + _HASH.pack(xxhash.xxh3_64_intdigest(body))
+
+
+def _decode(slot: bytes) -> Stored | None:
+    """Read a slot; None unless it is whole, of this version, and its numbers are possible."""
+    if len(slot) != SLOT or _HASH.unpack(slot[-8:])[0] != xxhash.xxh3_64_intdigest(slot[:-8]):
+        return None
+    magic, version, has_crc, generation, size, part_size, device, inode, crc64, identity = _FIXED.unpack_from(slot)
+    if magic != _MAGIC or version != _VERSION or not MIN_PART_SIZE <= part_size <= MAX_PART_SIZE:
+        return None
+    plan = Plan(size, part_size)
+    if plan.count > MAX_PART_COUNT:
+        return None
+    texts, at = [], _FIXED.size
+    for _ in range(3):
+        (length,) = struct.unpack_from("<H", slot, at)
+        texts.append(slot[at + 2 : at + 2 + length].decode("latin-1"))
+        at += 2 + length
+        if at > SLOT - 8:
+            return None
+    return Stored(plan, identity, Validator(*texts), crc64 if has_crc else None, (device, inode), generation)

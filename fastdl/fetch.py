@@ -1,0 +1,189 @@
+"""One order carried out: fetch a run of parts in one GET, or hash a run of parts that is on the disk."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from fastdl.contract import check_partial, check_validator, is_partial, range_header
+from fastdl.digest import Digest, Hasher
+from fastdl.errors import DiskError, NetworkError, Truncated
+from fastdl.redact import redacted_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastdl.http import Response, Transport
+    from fastdl.messages import Request
+    from fastdl.plan import Plan, Run
+    from fastdl.validator import Validator
+    from fastdl.writers import Writer
+
+WINDOW = 256 * 1024  # bytes received and hashed at a time: still in the second-level cache when the hashes read it
+FIRST_WINDOW = 64 * 1024
+MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows at least every few seconds
+FORGET = 4 * 1024 * 1024  # bytes after which the memory behind is let go; bounds the resident set per connection
+WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
+_SLOW, _FAST = 0.25, 0.05  # seconds a window may take before it shrinks, and under which it grows
+_OK = 200
+
+
+class Listener(Protocol):
+    """Who wants to know how an order goes on."""
+
+    def watch(self, response: Response | None) -> None:
+        """Take note of the answer that is being read, so that it can be aborted; None after its end."""
+        ...
+
+    def progress(self, nbytes: int) -> None:
+        """Take note of ``nbytes`` more bytes received or hashed."""
+        ...
+
+    def report(self, first: int, digests: tuple[Digest, ...]) -> None:
+        """Take note that the parts from ``first`` on are complete."""
+        ...
+
+
+class Tally:
+    """Cuts a stream of bytes that begins at a part's start into parts, and digests each."""
+
+    def __init__(self, plan: Plan, run: Run) -> None:
+        self.offset, self.stop = plan.bounds(run)
+        self._plan = plan
+        self._index = run.first
+        self._begin_part()
+
+    def feed(self, window: memoryview) -> tuple[int, tuple[Digest, ...]]:
+        """Hash ``window``; return the index of the first part it completed, and the digests of all it completed."""
+        first = self._index
+        digests: list[Digest] = []
+        while window:
+            piece = window[: self._part_stop - self.offset]
+            self._hasher.update(piece)
+            self.offset += len(piece)
+            if self.offset == self._part_stop:
+                digests.append(self._hasher.digest())
+                self._index += 1
+                self._begin_part()
+            window = window[len(piece) :]
+        return first, tuple(digests)
+
+    def _begin_part(self) -> None:
+        self._hasher = Hasher(self._index)
+        self._part_stop = min((self._index + 1) * self._plan.part_size, self._plan.size)
+
+
+class SpanFetch:
+    """A run of parts on its way; after a failure ``run`` may be called again and goes on at the byte it stopped at."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        request: Request,
+        validator: Validator,
+        transport: Transport,
+        writer: Writer,
+        listener: Listener,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.request = request
+        self.requests = 0  # sent since the caller last set it to 0
+        self.retries = 0
+        self._tally = Tally(plan, run)
+        self._size = plan.size
+        self._validator = validator
+        self._transport = transport
+        self._writer = writer
+        self._listener = listener
+        self._clock = clock
+        self._window = FIRST_WINDOW
+        self._forgotten = self._tally.offset
+
+    def run(self, response: Response | None = None) -> None:
+        """Fetch all that is missing of the run; ``response`` is an answer to it that is open already.
+
+        A connection that breaks after some progress is replaced at once, at the byte it broke at. A shorter range than
+        asked for is legal (RFC 9110, 15.3.7) and continued likewise.
+
+        Raises:
+            NetworkError: no progress; the unfinished part's bytes are not recorded.
+            ProtocolError, ObjectChanged, Refused: the answer must not be used.
+        """
+        while self._tally.offset < self._tally.stop:
+            before = self._tally.offset
+            try:
+                self._receive(response or self._open())
+            except NetworkError:
+                if self._tally.offset - before < WORTH_CONTINUING:
+                    raise
+                self.retries += 1
+            response = None
+
+    def _open(self) -> Response:
+        self.requests += 1
+        return self._transport.open(self.request, (range_header(self._tally.offset, self._tally.stop),))
+
+    def _receive(self, response: Response) -> None:
+        """Check the answer and take its body, which must end exactly where it promised."""
+        self._listener.watch(response)
+        try:
+            url = response.request.url
+            if response.status != _OK and not is_partial(response.status, response.headers):
+                raise response.refused()
+            check_validator(response.headers, url, self._validator)
+            tally = self._tally
+            got = check_partial(response.status, response.headers, url, tally.offset, tally.stop, self._size)
+            while tally.offset < got.stop:
+                self._receive_window(response, got.stop)
+        finally:
+            self._listener.watch(None)
+            response.finish()
+
+    def _receive_window(self, response: Response, stop: int) -> None:
+        start = self._tally.offset
+        view = self._writer.window(start, min(self._window, stop - start))
+        began = self._clock()
+        count = response.readinto(view)
+        if count == 0:
+            raise Truncated(f"{redacted_url(response.request.url)}: the body ended {stop - start} bytes early")
+        self._window = next_window(self._window, self._clock() - began)
+        self._writer.store(start, view[:count])
+        first, digests = self._tally.feed(view[:count])
+        self._listener.progress(count)
+        if digests:
+            self._listener.report(first, digests)
+        self._forgotten = _forget_behind(self._writer, self._forgotten, self._tally)
+
+
+def rehash(plan: Plan, run: Run, writer: Writer, listener: Listener) -> None:
+    """Hash the parts of ``run`` as they stand on the disk and report each.
+
+    Raises:
+        DiskError: the file is shorter than it was, or cannot be read.
+    """
+    tally = Tally(plan, run)
+    forgotten = tally.offset
+    while tally.offset < tally.stop:
+        view = writer.read(tally.offset, min(WINDOW, tally.stop - tally.offset))
+        if not view:
+            raise DiskError(f"the output ends before byte {tally.offset}: another process truncated it")
+        first, digests = tally.feed(view)
+        listener.progress(len(view))
+        if digests:
+            listener.report(first, digests)
+        forgotten = _forget_behind(writer, forgotten, tally)
+
+
+def next_window(window: int, took: float) -> int:
+    """Return the size of the next window after one of ``window`` bytes took ``took`` seconds."""
+    if took > _SLOW:
+        return max(MIN_WINDOW, window // 2)
+    return min(WINDOW, window * 2) if took < _FAST else window
+
+
+def _forget_behind(writer: Writer, forgotten: int, tally: Tally) -> int:
+    if tally.offset - forgotten >= FORGET or tally.offset == tally.stop:
+        writer.forget(forgotten, tally.offset)
+        return tally.offset
+    return forgotten

@@ -1,0 +1,147 @@
+"""One call's settings, checked and resolved before anything is touched."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+from fastdl.errors import UsageError
+from fastdl.http import split_url
+from fastdl.messages import Line
+from fastdl.redact import printable, redacted_url
+from fastdl.retry import Backoff
+
+if TYPE_CHECKING:
+    from fastdl.digest import Expected
+    from fastdl.sources import Source
+
+RESUME = ("verify", "trust", "no")
+DEFAULT_CONNECTIONS = 8
+DEFAULT_RETRY = 8
+_MOST_WORKERS, _MOST_CONNECTIONS = 64, 1024
+_USUAL_WORKERS = 4  # beyond it the memory bus, not the processors, is what bodies wait for
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one download is to do; ``checkpoint_path`` is None if nothing is to be kept."""
+
+    source: Source
+    path: Path
+    checkpoint_path: Path | None
+    part_size: int | None
+    line: Line
+    workers: int
+    connections: int
+    resume: str
+    checksum: Expected | None
+    backoff: Backoff
+    max_time: float | None
+    overwrite: bool
+    fsync: bool
+
+
+def concurrency(workers: int | None, connections: int | None) -> tuple[int, int]:
+    """Return how many processes and how many connections in all.
+
+    Raises:
+        UsageError: a number is out of bounds.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if connections is None:
+        connections = max(DEFAULT_CONNECTIONS, workers or 0)
+    if workers is None:
+        workers = min(processors, _USUAL_WORKERS, max(connections, 1))
+    if not 1 <= workers <= _MOST_WORKERS:
+        raise UsageError(f"{workers} workers: must be 1 to {_MOST_WORKERS}")
+    if not workers <= connections <= _MOST_CONNECTIONS:
+        raise UsageError(f"{connections} connections for {workers} workers: must be {workers} to {_MOST_CONNECTIONS}")
+    return workers, connections
+
+
+def target_path(path: str | os.PathLike[str], url: str) -> Path:
+    """Return the file to make: ``path`` itself, or in a directory the URL's last name.
+
+    Raises:
+        UsageError: the URL ends in no name that is safe as a file's.
+    """
+    try:
+        target = Path(os.fsdecode(path)).absolute()
+        if not target.is_dir():
+            return target
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{printable(str(path))!r} cannot be an output: {error}") from None
+    return target / file_name(url)
+
+
+def file_name(url: str) -> str:
+    """Return the last segment of a URL's path as a file name, decoded unless the URL is a store's literal key.
+
+    Raises:
+        UsageError: it is empty, dots only, or holds a separator or control character.
+    """
+    literal = not url.lower().startswith(("http://", "https://"))
+    path = url.partition("://")[2] if literal else unquote(urlsplit(url).path)
+    name = path.rpartition("/")[2]
+    if not name.strip(". ") or not name.isprintable() or set(name) & set("\\:"):
+        raise UsageError(f"{redacted_url(url)} ends in no file name; give one with -o")
+    return name
+
+
+def checkpoint_path_of(target: Path, given: str | os.PathLike[str] | None) -> Path:
+    """Return where the checkpoint lives: ``OUT.cp`` unless told otherwise.
+
+    Raises:
+        UsageError: it would be the output itself, or its partial file.
+    """
+    path = target.with_name(target.name + ".cp") if given is None else Path(os.fsdecode(given)).absolute()
+    if path in (target, target.with_name(target.name + ".part")):
+        raise UsageError(f"{path}: the checkpoint cannot be the output itself")
+    return path
+
+
+def make_line(
+    source: Source,
+    connect_timeout: float,
+    read_timeout: float,
+    max_time: float | None,
+    proxy: str | None,
+    cacert: str | os.PathLike[str] | None,
+    *,
+    insecure: bool,
+) -> Line:
+    """Return how to reach the source's server; without a ``proxy`` the environment is asked for one.
+
+    Raises:
+        UsageError: a time is not positive, or the proxy is no HTTP proxy.
+    """
+    for name, seconds in (("connect timeout", connect_timeout), ("read timeout", read_timeout), ("max time", max_time)):
+        if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+            raise UsageError(f"{name} {seconds}: must be a positive number of seconds")
+    if proxy is None:
+        parts = split_url(source.request(None).url)
+        if not proxy_bypass_environment(parts.netloc.rpartition("@")[2]):
+            proxies = getproxies_environment()
+            proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+            proxy = f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    if proxy and not proxy.startswith(("http://", "https://")):
+        raise UsageError(f"proxy {redacted_url(proxy)}: only http:// and https:// proxies are known")
+    if max_time is not None:
+        read_timeout = min(read_timeout, max_time)
+    return Line(connect_timeout, read_timeout, proxy or "", "" if cacert is None else os.fsdecode(cacert), insecure)
+
+
+def make_backoff(retry: int) -> Backoff:
+    """Return the policy that allows ``retry`` retries in a row.
+
+    Raises:
+        UsageError: the number is negative or absurd.
+    """
+    if not 0 <= retry <= 1000:  # noqa: PLR2004 - more would be days of waiting
+        raise UsageError(f"retry {retry}: must be 0 to 1000")
+    return Backoff(attempts=retry + 1)

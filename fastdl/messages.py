@@ -1,0 +1,111 @@
+"""The plain frozen data that crosses the border between the caller's process and its workers.
+
+Parent to worker: Welcome, Attach (one file descriptor follows), Fetch, Rehash, Abort. Worker to parent: Ready, Report.
+A worker ends when its pipe does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastdl.digest import Digest  # noqa: TC001 - dataclass fields are looked at when unpickled
+from fastdl.errors import FastdlError  # noqa: TC001
+from fastdl.plan import Plan, Run  # noqa: TC001
+from fastdl.validator import Validator  # noqa: TC001
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A GET ready to be sent but for its Range: the signed URL and headers, in order."""
+
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How to reach servers; times in seconds. ``read_timeout`` is the longest time without progress."""
+
+    connect_timeout: float = 10.0
+    read_timeout: float = 30.0
+    proxy: str = field(default="", repr=False)
+    cacert: str = ""
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The first message to a worker: it runs the slots ``[first_slot, first_slot + slots)``."""
+
+    line: Line
+    first_slot: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """The output that later orders name by ``output``; its descriptor follows by SCM_RIGHTS.
+
+    ``mapped`` chooses the shared mapping; otherwise bytes are written with pwrite.
+    """
+
+    output: int
+    size: int
+    mapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Order a connection to fetch the parts of ``run`` in one GET; ``validator`` is what the answer must show."""
+
+    slot: int
+    number: int  # of the order, unique within a pool: late reports and aborts are told apart by it
+    output: int
+    plan: Plan
+    run: Run
+    request: Request
+    validator: Validator
+
+
+@dataclass(frozen=True, slots=True)
+class Rehash:
+    """Order a slot to hash the parts of ``run`` as they stand on the disk."""
+
+    slot: int
+    number: int
+    output: int
+    plan: Plan
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Take order ``number`` from ``slot``: its connection made no progress."""
+
+    slot: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker is up; ``package`` is the file of the fastdl it runs, which must be the caller's own."""
+
+    package: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Parts ``[first, first + len(digests))`` are in the output, or were hashed there.
+
+    ``finished`` ends the order; ``error`` says why if it ended before its last part. ``requests`` and ``retries``
+    count what this order sent since its last report.
+    """
+
+    slot: int
+    number: int
+    first: int
+    digests: tuple[Digest, ...]
+    finished: bool = False
+    error: FastdlError | None = None
+    requests: int = 0
+    retries: int = 0

@@ -1,0 +1,125 @@
+"""Objects that come in one ordered stream, because their server knows no ranges or does not say how long they are."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fastcrc import crc64
+
+from fastdl.contract import content_length
+from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
+from fastdl.fetch import FIRST_WINDOW, WINDOW, next_window
+from fastdl.probe import Probe, ask_whole
+from fastdl.redact import redacted_url
+from fastdl.validator import difference
+from fastdl.writers import FileWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fastdl.http import Response, Transport
+    from fastdl.output import Output
+    from fastdl.result import Fetched
+    from fastdl.retry import Attempts
+    from fastdl.sources import Source
+
+
+def fetch_stream(
+    source: Source,
+    found: Probe,
+    output: Output,
+    transport: Transport,
+    attempts: Attempts,
+    fetched: Fetched,
+    *,
+    stall: float,
+    sleep: Callable[[float], None],
+    tell: Callable[[int, int], None],
+) -> int:
+    """Fetch the whole body into ``output``, from its first byte again after every failure; return its size in bytes.
+
+    ``stall`` is how many seconds may pass without progress.
+
+    Raises:
+        FastdlError: it cannot be had; nothing of it is resumable.
+    """
+    response = found.response
+    while True:
+        try:
+            if response is None:
+                fetched.requests += 1
+                fetched.retries += 1
+                response = _ask_again(source, found, transport)
+            return _copy(response, output, fetched, stall, tell)
+        except (NetworkError, Refused) as error:
+            failure: FastdlError = source.explain(error) if isinstance(error, Refused) else error
+            sleep(attempts.after(failure))
+            response = None
+
+
+def _ask_again(source: Source, found: Probe, transport: Transport) -> Response:
+    again = ask_whole(source, transport)
+    changed = difference(found.info.validator, again.info.validator)
+    if again.response is None or changed or again.info.size != found.info.size:
+        again.close()
+        raise ObjectChanged(f"{source.shown} was replaced during the download: {changed or 'it has another size'}")
+    return again.response
+
+
+def _copy(response: Response, output: Output, fetched: Fetched, stall: float, tell: Callable[[int, int], None]) -> int:
+    """Write the whole body; a promised length must be met exactly, a chunked body be ended by its last chunk."""
+    writer = FileWriter(output.fd, WINDOW)
+    promised = content_length(response.headers)
+    size, crc, window = 0, 0, FIRST_WINDOW
+    try:
+        with _watching(response, fetched, stall):
+            while promised is None or size < promised:
+                view = writer.window(size, window)
+                began = time.monotonic()
+                count = response.readinto(view)
+                if count == 0:
+                    break
+                window = next_window(window, time.monotonic() - began)
+                writer.store(size, view[:count])
+                crc = crc64.xz(view[:count], crc)
+                size += count
+                fetched.bytes_fetched += count
+                tell(size, 1)
+    finally:
+        response.finish()
+    if promised is not None and size < promised:
+        raise Truncated(f"{redacted_url(response.request.url)}: the body ended {promised - size} bytes early")
+    if promised is None:
+        try:
+            os.ftruncate(output.fd, size)  # an earlier attempt may have come further
+        except OSError as error:
+            raise DiskError(f"{output.part_path}: {error.strerror}") from None
+        output.grow(size)
+    fetched.crc64 = crc
+    return size
+
+
+@contextmanager
+def _watching(response: Response, fetched: Fetched, stall: float) -> Iterator[None]:
+    """Break the connection when no bytes have come for ``stall`` seconds, also if single ones drip in."""
+    over = threading.Event()
+
+    def watch() -> None:
+        seen, since = -1, time.monotonic()
+        while not over.wait(min(1.0, stall / 4)):
+            if fetched.bytes_fetched != seen:
+                seen, since = fetched.bytes_fetched, time.monotonic()
+            elif time.monotonic() - since > stall:
+                response.abort()
+
+    thread = threading.Thread(target=watch, name="fastdl-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,58 @@
+"""What two processes of ours share: a pipe of messages with file descriptors beside them, and files without a name."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+def anonymous_descriptor() -> int:
+    """Return the descriptor of an empty file that has no name and ends with its last user."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("fastdl")
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+class Pipe:
+    """One end of a socketpair; ``send`` may be called from any thread, ``recv`` from one."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.connection = Connection(end.detach())
+        self._lock = threading.Lock()
+
+    def send(self, message: Any, descriptor: int | None = None) -> None:
+        """Send a message, and a duplicate of ``descriptor`` behind it.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        with self._lock:
+            self.connection.send(message)
+            if descriptor is not None:
+                with socket.socket(fileno=os.dup(self.connection.fileno())) as end:
+                    socket.send_fds(end, [b"\0"], [descriptor])
+
+    def recv(self) -> Any:
+        """Return the next message.
+
+        Raises:
+            EOFError, OSError: the other end is gone.
+        """
+        return self.connection.recv()
+
+    def recv_descriptor(self) -> int:
+        """Return the descriptor behind the message just received; the caller closes it."""
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as end:
+            _, descriptors, _, _ = socket.recv_fds(end, 1, 1)
+        if not descriptors:
+            raise EOFError
+        return descriptors[0]
+
+    def close(self) -> None:
+        """Close this end; the other one sees the end of the stream."""
+        self.connection.close()

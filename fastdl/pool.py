@@ -1,0 +1,237 @@
+"""The process pool: start workers, feed them orders, watch them, replace the dead, stop them all. Knows no HTTP."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from fastdl.errors import FastdlError
+from fastdl.messages import Abort, Attach, Fetch, Line, Ready, Rehash, Report, Welcome
+from fastdl.pipe import Pipe, anonymous_descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CALLER_SLOT = 0  # counts what the caller's own process receives; workers have the slots from 1 on
+_STOP_PATIENCE = 0.5  # seconds a worker gets to see the end of its pipe before it is killed
+_START_ATTEMPTS = 3
+# All that a worker may inherit. Credentials and proxy passwords live in other variables and stay with the caller.
+_ENVIRONMENT = (
+    *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
+    *("DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
+
+Order = Fetch | Rehash
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker ended uncalled: its orders are lost. ``code`` as in ``Popen.returncode``, ``last_words`` its stderr."""
+
+    orders: tuple[Order, ...]
+    code: int
+    last_words: str
+
+    @property
+    def by_bus_error(self) -> bool:
+        """Whether it touched a page of the mapping that has no block behind it: disk full or file truncated."""
+        return self.code == -signal.SIGBUS
+
+
+class _Member:
+    """One worker process and what it was told."""
+
+    def __init__(self, welcome: Welcome, counters: int) -> None:
+        self.welcome = welcome
+        self.orders: dict[int, Order] = {}
+        self.ready = False
+        ours, theirs = socket.socketpair()
+        self.errors: IO[bytes] = _anonymous_file()
+        with theirs, _interrupts_blocked():
+            self.process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-P", "-m", "fastdl.worker", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self.errors,
+                env=_environment(),
+            )
+        self.pipe = Pipe(ours)
+        self.pipe.send(welcome, counters)
+
+    def last_words(self) -> str:
+        self.errors.seek(0)
+        lines = self.errors.read(65536).decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def close(self) -> None:
+        self.pipe.close()
+        try:
+            self.process.wait(_STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.errors.close()
+
+
+class Pool:
+    """``workers`` processes that share ``connections`` connections; each has one more slot for hashing.
+
+    Serves orders for any number of attached outputs. Use it from one thread.
+    """
+
+    def __init__(self, line: Line, workers: int, connections: int) -> None:
+        workers = min(workers, connections)
+        self._line = line
+        self._outputs: list[tuple[Attach, int]] = []
+        self._members: list[_Member] = []
+        self._member_of: dict[int, int] = {}
+        self._failed_starts = 0
+        self._closed = False
+        self.fetch_slots: list[int] = []
+        self.hash_slots: list[int] = []
+        self._welcomes: list[Welcome] = []
+        slot = CALLER_SLOT + 1
+        for index in range(workers):
+            slots = connections // workers + (index < connections % workers) + 1
+            self._welcomes.append(Welcome(line, slot, slots))
+            self._member_of.update(dict.fromkeys(range(slot, slot + slots), index))
+            self.fetch_slots.extend(range(slot, slot + slots - 1))
+            self.hash_slots.append(slot + slots - 1)
+            slot += slots
+        # Neighbouring slots alternate between the workers, so that the first orders keep all processes busy.
+        self.fetch_slots.sort(key=lambda slot: (slot - self._welcomes[self._member_of[slot]].first_slot, slot))
+        self._shared = _anonymous_file()
+        self._shared.truncate(-(-8 * slot // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self._map = mmap.mmap(self._shared.fileno(), 0)
+        self.received = memoryview(self._map).cast("Q")  # bytes by slot, written by the workers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start all workers and return at once; they take 100 ms until their first request."""
+        for welcome in self._welcomes:
+            self._members.append(_Member(welcome, self._shared.fileno()))
+
+    @property
+    def ready(self) -> bool:
+        """Whether any worker is up."""
+        return any(member.ready for member in self._members)
+
+    def attach(self, output: int, fd: int, size: int, *, mapped: bool) -> None:
+        """Make an open file known to every worker, also to those that will replace the dead."""
+        self._outputs.append((Attach(output, size, mapped), fd))
+        for member in self._members:
+            with suppress(OSError):
+                member.pipe.send(*self._outputs[-1])
+
+    def give(self, order: Order) -> None:
+        """Give an order to its slot, which must be idle."""
+        member = self._members[self._member_of[order.slot]]
+        member.orders[order.slot] = order
+        with suppress(OSError):  # a dead worker shows in wait(), with this order among the lost
+            member.pipe.send(order)
+
+    def abort(self, slot: int, number: int) -> None:
+        """Ask a slot to drop its order; a report of its failure follows."""
+        with suppress(OSError):
+            self._members[self._member_of[slot]].pipe.send(Abort(slot, number))
+
+    def kill(self, slot: int) -> None:
+        """Kill the worker that a slot belongs to; wait() then tells what was lost."""
+        self._members[self._member_of[slot]].process.kill()
+
+    def wait(self, timeout: float, other: Connection) -> list[Report | Died]:
+        """Return what happened, at the latest after ``timeout`` seconds; ``other`` is one more pipe of reports.
+
+        Raises:
+            FastdlError: workers cannot be started.
+        """
+        pipes = {member.pipe.connection: member for member in self._members}
+        events: list[Report | Died] = []
+        for pipe in wait([*pipes, other], timeout):
+            assert isinstance(pipe, Connection)  # noqa: S101 - nothing else was waited for
+            member = pipes.get(pipe)
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):
+                if member is not None:
+                    events.append(self._replace(member))
+                continue
+            if member is not None and isinstance(message, Ready):
+                self._check(member, message)
+                continue
+            if member is not None and message.finished:
+                member.orders.pop(message.slot, None)
+            events.append(message)
+        return events
+
+    def close(self) -> None:
+        """Stop every worker, within a second, and free what they shared."""
+        if self._closed:
+            return
+        self._closed = True
+        for member in self._members:
+            # All bytes are in the file already: nothing a worker could still do is worth waiting for.
+            member.process.kill()
+        for member in self._members:
+            member.close()
+        self.received.release()
+        self._map.close()
+        self._shared.close()
+
+    def _check(self, member: _Member, ready: Ready) -> None:
+        ours = Path(__file__).parent
+        if Path(ready.package).parent != ours:
+            raise FastdlError(f"workers run another fastdl: {Path(ready.package).parent} instead of {ours}")
+        member.ready = True
+        self._failed_starts = 0
+
+    def _replace(self, member: _Member) -> Died:
+        member.process.kill()  # its pipe is broken, whatever it still does
+        code = member.process.wait()
+        died = Died(tuple(member.orders.values()), code, member.last_words())
+        if not member.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _START_ATTEMPTS:
+                raise FastdlError(f"workers cannot start: {sys.executable} -m fastdl.worker: {died.last_words or code}")
+        index = self._members.index(member)
+        member.close()
+        new = self._members[index] = _Member(member.welcome, self._shared.fileno())
+        for attach, fd in self._outputs:
+            with suppress(OSError):
+                new.pipe.send(attach, fd)
+        return died
+
+
+def _anonymous_file() -> IO[bytes]:
+    return open(anonymous_descriptor(), "w+b", buffering=0)  # noqa: PTH123 - a descriptor, not a path
+
+
+def _environment() -> dict[str, str]:
+    """Return a worker's environment: no secrets, and the caller's import path, so that it finds the same fastdl."""
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return {**kept, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start a child with SIGINT held back until it has decided to ignore it; its traceback is nobody's business."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,139 @@
+"""How a download tells of itself: one frozen event, and what callers may hand in to receive it."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress, TaskID
+
+_HISTORY = 30  # events, of ten a second: the speed shown is that of the last three seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """Where a download stands; sent at most ten times a second, and once at its end.
+
+    ``done`` of ``size`` bytes are in the output (``size`` is None while unknown), ``received`` came over the network
+    in this run. ``connections`` are fetching now. ``parts_reused`` were kept from an earlier run.
+    """
+
+    done: int
+    size: int | None
+    received: int
+    seconds: float
+    connections: int
+    parts_reused: int
+    bytes_per_second: float
+
+
+class Meter:
+    """Builds events out of counts; the speed is that of the last seconds."""
+
+    def __init__(self) -> None:
+        self._history: deque[tuple[float, int]] = deque(maxlen=_HISTORY)
+
+    def event(
+        self, seconds: float, done: int, size: int | None, received: int, connections: int, parts_reused: int
+    ) -> ProgressEvent:
+        """Return the event for ``received`` bytes after ``seconds``."""
+        self._history.append((seconds, received))
+        then, before = self._history[0]
+        speed = (received - before) / (seconds - then) if seconds > then else 0.0
+        return ProgressEvent(done, size, received, seconds, connections, parts_reused, speed)
+
+
+class Listeners:
+    """Turns what the caller handed in as ``progress`` into a function of events; use it as a context."""
+
+    def __init__(self, progress: Any) -> None:
+        self._bar = Bar() if progress is True and sys.stderr.isatty() else None
+        self._tell = self._bar.show if self._bar is not None else _adapt(progress)
+
+    def __enter__(self) -> Callable[[ProgressEvent], None] | None:
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _adapt(progress: Any) -> Callable[[ProgressEvent], None] | None:
+    if progress is None or isinstance(progress, bool):
+        return None
+    if hasattr(progress, "absolute_update"):  # an fsspec Callback
+        return _fsspec(progress)
+    if hasattr(progress, "update") and hasattr(progress, "total"):  # tqdm and what looks like it
+        return _tqdm(progress)
+    if callable(progress):
+        return progress  # type: ignore[no-any-return]
+    raise TypeError(f"progress: want True, a function, a tqdm or an fsspec Callback, got {type(progress).__name__}")
+
+
+def _fsspec(callback: Any) -> Callable[[ProgressEvent], None]:
+    def tell(event: ProgressEvent) -> None:
+        if event.size is not None and callback.size != event.size:
+            callback.set_size(event.size)
+        callback.absolute_update(event.done)
+
+    return tell
+
+
+def _tqdm(bar: Any) -> Callable[[ProgressEvent], None]:
+    shown = 0
+
+    def tell(event: ProgressEvent) -> None:
+        nonlocal shown
+        bar.total = event.size
+        bar.update(event.done - shown)
+        shown = event.done
+
+    return tell
+
+
+class Bar:
+    """A line on a terminal's standard error: percent, size, speed, time left, connections, parts reused."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def show(self, event: ProgressEvent) -> None:
+        """Draw ``event``; rich is loaded at the first one, while the workers are already fetching."""
+        if self._progress is None:
+            self._progress = self._begin(event)
+            self._task = self._progress.add_task("", total=event.size)
+        notes = f"{event.connections} connections"
+        if event.parts_reused:
+            notes += f", {event.parts_reused} parts reused"
+        speed = f"{event.bytes_per_second / 1e6:,.1f} MB/s"
+        assert self._task is not None  # noqa: S101 - made together with the progress above
+        self._progress.update(self._task, completed=event.done, total=event.size, notes=notes, speed=speed)
+        self._progress.refresh()
+
+    def close(self) -> None:
+        """Leave the terminal as it was, the last state on its line."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _begin(self, event: ProgressEvent) -> Progress:
+        from rich.console import Console  # noqa: PLC0415 - 90 ms, only at a terminal
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+        progress = Progress(
+            TextColumn("{task.percentage:>3.0f}%" if event.size else ""),
+            BarColumn(bar_width=None),
+            DownloadColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[notes]}"),
+            console=Console(stderr=True),
+            auto_refresh=False,
+        )
+        progress.start()
+        return progress

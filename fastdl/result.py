@@ -1,0 +1,61 @@
+"""What a download hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 - dataclass fields are looked at when unpickled
+
+
+@dataclass(slots=True)
+class Fetched:
+    """The counts of one run while it goes on, and the whole object's CRC-64 at its end."""
+
+    crc64: int = 0
+    parts_reused: int = 0
+    parts_damaged: list[int] = field(default_factory=list)
+    bytes_fetched: int = 0
+    requests: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadResult:
+    """What was downloaded, and what was proven of it.
+
+    Attributes:
+        path: where the object is, under its final name.
+        url: where it came from, redacted.
+        size: bytes.
+        etag: the server's ETag as it wrote it, empty if it gave none.
+        crc64: CRC-64/XZ of the whole object, as computed here from the received bytes.
+        integrity: what the bytes were compared with: ``crc64`` (the store's promise), the algorithm of ``checksum``,
+            ``length`` (the promised size only), ``none`` (the server promised not even a size).
+        part_size: bytes.
+        parts: how many parts the object has; 0 for an empty one or a single ordered stream.
+        parts_reused: parts kept from an earlier run, after their bytes were compared with their records.
+        parts_damaged: indices of parts that an earlier run had finished, whose bytes or records were found changed on
+            the disk, and which were fetched again.
+        bytes_fetched: bytes of body received in this run.
+        requests: requests sent in this run.
+        retries: how many of them repeated a failed one.
+        seconds: wall time.
+        connections: the most that were allowed at once.
+        started_over: why bytes of an earlier run were thrown away; empty if there was no reason to.
+    """
+
+    path: Path
+    url: str
+    size: int
+    etag: str
+    crc64: int
+    integrity: str
+    part_size: int
+    parts: int
+    parts_reused: int
+    parts_damaged: tuple[int, ...]
+    bytes_fetched: int
+    requests: int
+    retries: int
+    seconds: float
+    connections: int
+    started_over: str = ""

@@ -1,0 +1,169 @@
+"""Which run of parts next, who has which, and what a failure means for it: a state machine without input or output."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastdl.errors import FastdlError, ServerBusy
+from fastdl.plan import Plan, Run, span_length
+from fastdl.retry import Backoff, is_transient, wished_delay
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+DEATHS = 3  # workers that one and the same run may take with it
+_REHASH_SPAN = 64 * 1024 * 1024  # bytes of one hashing order: 4 ms at memory speed, a second on a slow disk
+
+
+@dataclass(slots=True)
+class Lease:
+    """A run given to a slot; parts before ``done`` are complete."""
+
+    run: Run
+    done: int
+    rehash: bool
+
+
+class Schedule:
+    """The parts of one object between missing and done. Leases are named by the order numbers it gives out."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        missing: Iterable[Run],
+        marked: Iterable[Run],
+        connections: int,
+        backoff: Backoff,
+        rng: random.Random,
+    ) -> None:
+        self._plan = plan
+        self._missing = deque(missing)
+        self._doubtful = deque(marked)
+        self._backoff = backoff
+        self._rng = rng
+        self._connections = connections
+        self._allowed = connections
+        self._delayed: list[tuple[float, int, Run]] = []
+        self._paused_until = 0.0
+        self._busy_answers = 0
+        self._failures: dict[int, int] = {}
+        self._deaths: dict[int, int] = {}
+        self._leases: dict[int, Lease] = {}
+        self._number = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is missing, doubtful or under way."""
+        return not (self.waiting or self._leases)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits for a slot."""
+        return bool(self._missing or self._doubtful or self._delayed)
+
+    def take(self, now: float) -> tuple[int, Run] | None:
+        """Lease the next run to fetch; None while there is none, or while the server wants to be left alone."""
+        while self._delayed and self._delayed[0][0] <= now:
+            self._missing.appendleft(heapq.heappop(self._delayed)[2])
+        fetching = sum(not lease.rehash for lease in self._leases.values())
+        if not self._missing or now < self._paused_until or fetching >= self._allowed:
+            return None
+        run = self._missing.popleft()
+        count = span_length(self._plan, len(run) + sum(map(len, self._missing)), self._allowed)
+        if count < len(run):
+            self._missing.appendleft(Run(run.first + count, run.stop))
+            run = Run(run.first, run.first + count)
+        return self._lease(run, rehash=False), run
+
+    def take_rehash(self) -> tuple[int, Run] | None:
+        """Lease the next run of marked parts to be hashed on the disk."""
+        if not self._doubtful:
+            return None
+        run = self._doubtful.popleft()
+        count = max(1, _REHASH_SPAN // self._plan.part_size)
+        if count < len(run):
+            self._doubtful.appendleft(Run(run.first + count, run.stop))
+            run = Run(run.first, run.first + count)
+        return self._lease(run, rehash=True), run
+
+    def adopt(self, run: Run) -> int:
+        """Lease ``run`` from among the missing parts to somebody who has it under way already."""
+        rest = []
+        for old in self._missing:
+            if old.first < run.first:
+                rest.append(Run(old.first, min(old.stop, run.first)))
+            if old.stop > run.stop:
+                rest.append(Run(max(old.first, run.stop), old.stop))
+        self._missing = deque(rest)
+        return self._lease(run, rehash=False)
+
+    def lease(self, number: int) -> Lease | None:
+        """Return the lease of an order, None once it ended."""
+        return self._leases.get(number)
+
+    def complete(self, number: int, count: int) -> None:
+        """Note that the next ``count`` parts of a lease are complete."""
+        lease = self._leases[number]
+        lease.done += count
+        self._busy_answers = 0
+        self._failures.pop(lease.done - count, None)
+
+    def miss(self, index: int) -> None:
+        """Note that a part thought complete must be fetched again."""
+        self._missing.append(Run(index, index + 1))
+
+    def end(self, number: int) -> Run | None:
+        """End a lease; return what it left undone."""
+        lease = self._leases.pop(number)
+        if not lease.rehash and lease.done == lease.run.stop:
+            self._allowed = min(self._connections, self._allowed + 1)
+        return None if lease.done == lease.run.stop else Run(lease.done, lease.run.stop)
+
+    def again(self, rest: Run, *, rehash: bool = False) -> None:
+        """Put back at once what a lease left undone."""
+        (self._doubtful if rehash else self._missing).appendleft(rest)
+
+    def fail(self, rest: Run, error: FastdlError, now: float) -> None:
+        """Put back what a failed lease left undone, to be tried after a wait.
+
+        A busy server is everybody's matter: all connections pause, and fewer ask again. Any other failure is counted
+        against the first undone part until it is complete.
+
+        Raises:
+            FastdlError: ``error`` itself, if it is not transient or has happened too often.
+        """
+        if not is_transient(error):
+            raise error
+        if isinstance(error, ServerBusy):
+            self._busy_answers += 1
+            failures = 1 + self._busy_answers // self._connections
+            self._allowed = max(1, self._allowed - 1)
+        else:
+            failures = self._failures[rest.first] = self._failures.get(rest.first, 0) + 1
+        if failures >= self._backoff.attempts:
+            raise error
+        delay = self._backoff.delay(failures, self._rng)
+        if isinstance(error, ServerBusy):
+            wish = wished_delay(error)
+            self._paused_until = max(self._paused_until, now + (wish if wish is not None else delay))
+        heapq.heappush(self._delayed, (now + delay, rest.first, rest))
+
+    def lose(self, rest: Run, *, rehash: bool) -> None:
+        """Put back what a worker that died left undone.
+
+        Raises:
+            FastdlError: this run has killed too many workers to be an accident.
+        """
+        deaths = self._deaths[rest.first] = self._deaths.get(rest.first, 0) + 1
+        if deaths >= DEATHS:
+            raise FastdlError(f"{deaths} workers in a row died at part {rest.first}; is memory short?")
+        self.again(rest, rehash=rehash)
+
+    def _lease(self, run: Run, *, rehash: bool) -> int:
+        self._number += 1
+        self._leases[self._number] = Lease(run, run.first, rehash)
+        return self._number

@@ -1,0 +1,268 @@
+"""One download from lock to publication: the one place that knows the whole sequence.
+
+resolve -> lock -> probe -> plan -> resume or begin -> fetch -> verify -> publish
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fastdl import ordered
+from fastdl.checkpoint import Checkpoint, Header, Stored, identity_digest, open_checkpoint
+from fastdl.digest import file_digest
+from fastdl.errors import IntegrityError, NetworkError, ObjectChanged, UsageError
+from fastdl.http import Transport
+from fastdl.output import Output, check_path, create_output, reopen_output
+from fastdl.plan import Plan, make_plan, probe_length
+from fastdl.probe import Probe, probe
+from fastdl.progress import Meter, ProgressEvent
+from fastdl.ranged import RangedDownload
+from fastdl.result import DownloadResult, Fetched
+from fastdl.retry import Attempts
+from fastdl.validator import why_not_resumable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastdl.job import Job
+
+_PROBE_ATTEMPTS = 4  # before anything worked a wrong address is likelier than a bad line: fail within seconds
+_TELL_EVERY = 0.1  # seconds between progress events
+log = logging.getLogger("fastdl")
+
+
+class Download:
+    """One job from lock to publication."""
+
+    def __init__(self, job: Job, tell: Callable[[ProgressEvent], None] | None) -> None:
+        self._job = job
+        self._source = job.source
+        self._listener = tell
+        self._meter = Meter()
+        self._began = time.monotonic()
+        self._next_tell = 0.0
+        self._rng = random.Random()
+        self._fetched = Fetched()
+        self._transport = Transport(job.line, 1)
+        self._started_over = ""
+        self._size: int | None = None
+
+    def run(self) -> DownloadResult:
+        """Carry the job out; whatever fails, what can be resumed stays and what cannot is removed."""
+        job = self._job
+        check_path(job.path)
+        if not job.overwrite and job.path.exists():
+            raise UsageError(f"{job.path}: exists; not replaced")
+        with ExitStack() as stack:
+            stack.callback(self._transport.close)
+            checkpoint = open_checkpoint(job.checkpoint_path)
+            stack.callback(checkpoint.close)
+            try:
+                return self._locked(checkpoint, stack)
+            except BaseException:
+                if not checkpoint.any_marked:
+                    checkpoint.remove()
+                raise
+
+    def _locked(self, checkpoint: Checkpoint, stack: ExitStack) -> DownloadResult:
+        job = self._job
+        output = self._earlier(checkpoint)
+        if output is not None:
+            stack.callback(output.close)
+        found = self._probe(checkpoint, output is not None)
+        stack.callback(found.close)
+        if output is not None and self._started_over:
+            output.discard()
+            output = None
+        if self._started_over:
+            log.warning("%s: starting over: %s", job.path, self._started_over)
+        plan = make_plan(found.info.size or 0, job.part_size)
+        if output is None:
+            output = create_output(job.path)
+            stack.callback(output.close)
+        try:
+            output.allocate(found.info.size or 0)
+            self._size = found.info.size
+            self._fetch(found, plan, output, checkpoint)
+            integrity = self._verify(found, output)
+            output.publish(fsync=job.fsync)
+        except IntegrityError:
+            # Its records agree with its bytes: kept, it would fail in the same way for ever.
+            checkpoint.remove()
+            output.discard()
+            raise
+        except BaseException:
+            if not checkpoint.any_marked:
+                output.discard()
+            raise
+        checkpoint.remove()
+        self._tell(self._size or 0, 0, final=True)
+        return self._result(found, plan, integrity)
+
+    def _earlier(self, checkpoint: Checkpoint) -> Output | None:
+        """Open what an earlier run left if it may be resumed, else say in ``_started_over`` why not."""
+        stored = checkpoint.stored
+        if stored is None:
+            self._started_over = checkpoint.damage
+        elif self._job.resume == "no":
+            self._started_over = "resuming was not wanted"
+        elif stored.identity_digest != identity_digest(self._source.identity):
+            self._started_over = "the checkpoint is of another URL"
+        elif self._job.part_size not in (None, stored.plan.part_size):
+            self._started_over = f"the part size was {stored.plan.part_size}, is {self._job.part_size}"
+        else:
+            output = reopen_output(self._job.path, stored.inode, stored.plan.size)
+            if output is not None:
+                return output
+            self._started_over = "the partial file is missing, or is not the one the checkpoint is about"
+        return None
+
+    def _probe(self, checkpoint: Checkpoint, resumable: bool) -> Probe:
+        """Ask for the first bytes that are needed; if the object is another one than before, for its first."""
+        if resumable and checkpoint.stored is not None:
+            stored = checkpoint.stored
+            _, missing = checkpoint.runs()
+            start, stop = 0, 1  # nothing is missing: one byte, to hear whether the object is the same
+            if missing:
+                start, stop = stored.plan.bounds(missing[0])
+                stop = min(stop, start + probe_length(stored.plan.part_size))
+            try:
+                found = self._ask(start, stop)
+            except ObjectChanged as error:
+                self._started_over = str(error)
+            else:
+                self._started_over = _why_not(stored, found)
+                if not self._started_over:
+                    return found
+                found.close()
+        return self._ask(0, probe_length(self._job.part_size))
+
+    def _ask(self, start: int, stop: int) -> Probe:
+        attempts = Attempts(
+            replace(self._job.backoff, attempts=min(self._job.backoff.attempts, _PROBE_ATTEMPTS)), self._rng
+        )
+        found = probe(self._source, self._transport, start, stop, attempts, self._sleep)
+        self._fetched.requests += found.requests
+        self._fetched.retries += found.retries
+        return found
+
+    def _fetch(self, found: Probe, plan: Plan, output: Output, checkpoint: Checkpoint) -> None:
+        job = self._job
+        if not found.ranged:
+            if found.response is not None:
+                self._size = ordered.fetch_stream(
+                    self._source,
+                    found,
+                    output,
+                    self._transport,
+                    Attempts(job.backoff, self._rng),
+                    self._fetched,
+                    stall=job.line.read_timeout,
+                    sleep=self._sleep,
+                    tell=self._tell,
+                )
+            return
+        if checkpoint.stored is None or self._started_over:
+            info = found.info
+            checkpoint.begin(Header(plan, self._source.identity, info.validator, info.crc64, output.inode))
+        RangedDownload(
+            self._source,
+            found.info,
+            plan,
+            output,
+            checkpoint,
+            job.line,
+            workers=job.workers,
+            connections=job.connections,
+            trust=job.resume == "trust",
+            backoff=job.backoff,
+            rng=self._rng,
+            fetched=self._fetched,
+            tell=self._tell,
+        ).run(found, self._transport)
+
+    def _verify(self, found: Probe, output: Output) -> str:
+        """Judge the whole object; return what it was compared with.
+
+        Raises:
+            IntegrityError: it is not what was promised.
+        """
+        promised, got = found.info.crc64, self._fetched.crc64
+        if promised is not None and promised != got:
+            raise IntegrityError(
+                f"{self._source.shown}: CRC-64 is {got}, the store promised {promised}; nothing was published"
+            )
+        expected = self._job.checksum
+        if expected is not None:
+            actual = f"{got:016x}" if expected.algorithm == "crc64" else file_digest(output.fd, expected.algorithm)
+            if actual != expected.hex:
+                raise IntegrityError(
+                    f"{self._source.shown}: {expected.algorithm} is {actual}, expected {expected.hex}; "
+                    "nothing was published"
+                )
+            return expected.algorithm
+        if promised is not None:
+            return "crc64"
+        return "none" if found.info.size is None else "length"
+
+    def _result(self, found: Probe, plan: Plan, integrity: str) -> DownloadResult:
+        fetched = self._fetched
+        return DownloadResult(
+            path=self._job.path,
+            url=self._source.shown,
+            size=self._size or 0,
+            etag=found.info.validator.etag,
+            crc64=fetched.crc64,
+            integrity=integrity,
+            part_size=plan.part_size,
+            parts=plan.count if found.ranged else 0,
+            parts_reused=fetched.parts_reused,
+            parts_damaged=tuple(sorted(fetched.parts_damaged)),
+            bytes_fetched=fetched.bytes_fetched,
+            requests=fetched.requests,
+            retries=fetched.retries,
+            seconds=time.monotonic() - self._began,
+            connections=self._job.connections,
+            started_over=self._started_over,
+        )
+
+    def _tell(self, done: int, connections: int, *, final: bool = False) -> None:
+        """Pass the state on to whoever listens, a few times a second, and watch the time."""
+        now = time.monotonic()
+        self._check_time(now)
+        if self._listener is None or (now < self._next_tell and not final):
+            return
+        self._next_tell = now + _TELL_EVERY
+        fetched = self._fetched
+        seconds = now - self._began
+        event = self._meter.event(seconds, done, self._size, fetched.bytes_fetched, connections, fetched.parts_reused)
+        self._listener(event)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._job.max_time is not None:
+            seconds = min(seconds, max(0.0, self._began + self._job.max_time - time.monotonic()))
+        time.sleep(seconds)
+        self._check_time(time.monotonic())
+
+    def _check_time(self, now: float) -> None:
+        if self._job.max_time is not None and now - self._began > self._job.max_time:
+            raise NetworkError(
+                f"{self._source.shown}: not done within {self._job.max_time} seconds; run again to resume"
+            )
+
+
+def _why_not(stored: Stored, found: Probe) -> str:
+    """Say why the parts of an earlier run are not of the object that was found; empty if they are."""
+    info = found.info
+    if info.size != stored.plan.size:
+        return f"the object was replaced: it had {stored.plan.size} bytes, has {info.size}"
+    if not found.ranged:
+        return "the server serves no ranges any more"
+    if info.crc64 != stored.crc64 and None not in (info.crc64, stored.crc64):
+        return "the object was replaced: its CRC-64 is another one"
+    return why_not_resumable(stored.validator, info.validator)

@@ -1,0 +1,116 @@
+"""A slot: one thread that carries out orders one by one, over one connection at a time, and reports on each.
+
+Workers run several; the caller's process runs one, which reads the first answer while the workers are starting.
+"""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from fastdl.errors import DiskError, FastdlError
+from fastdl.fetch import SpanFetch, rehash
+from fastdl.messages import Fetch, Rehash, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastdl.digest import Digest
+    from fastdl.http import Response, Transport
+    from fastdl.writers import Writer
+
+
+class Slot:
+    """Orders go in by ``give``, reports come out by ``send``, bytes are counted in ``counters[number]``."""
+
+    def __init__(
+        self,
+        number: int,
+        counters: memoryview,
+        send: Callable[[Report], None],
+        transport: Transport,
+        writer: Callable[[int], Writer],
+    ) -> None:
+        self._number = number
+        self._counters = counters
+        self._send = send
+        self._transport = transport
+        self._writer = writer
+        self._orders: SimpleQueue[tuple[Fetch | Rehash, Response | None] | None] = SimpleQueue()
+        self._order: Fetch | Rehash | None = None
+        self._span: SpanFetch | None = None
+        self._response: Response | None = None
+        self._aborted = -1
+        self._thread = threading.Thread(target=self._run, name=f"fastdl-slot-{number}", daemon=True)
+        self._thread.start()
+
+    def give(self, order: Fetch | Rehash, response: Response | None = None) -> None:
+        """Queue an order, with the answer to it if that is open already.
+
+        The caller gives the next one only after the report that finished the last.
+        """
+        self._orders.put((order, response))
+
+    def abort(self, number: int) -> None:
+        """Break the connection of order ``number``, now or as soon as it has one; a failed report follows."""
+        self._aborted = number
+        self._break_if_aborted()
+
+    def stop(self, patience: float) -> bool:
+        """End the thread and wait for it at most ``patience`` seconds; tell whether it ended."""
+        order = self._order
+        if order is not None:
+            self.abort(order.number)
+        self._orders.put(None)
+        self._thread.join(patience)
+        return not self._thread.is_alive()
+
+    def watch(self, response: Response | None) -> None:
+        """Remember the answer that abort has to break."""
+        self._response = response
+        self._break_if_aborted()
+
+    def progress(self, nbytes: int) -> None:
+        """Count bytes where the caller sees them."""
+        self._counters[self._number] += nbytes
+
+    def report(self, first: int, digests: tuple[Digest, ...]) -> None:
+        """Tell the caller of finished parts."""
+        self._tell(first, digests, finished=False, error=None)
+
+    def _break_if_aborted(self) -> None:
+        order, response = self._order, self._response
+        if order is not None and response is not None and order.number == self._aborted:
+            response.abort()
+
+    def _run(self) -> None:
+        while (given := self._orders.get()) is not None:
+            self._order, response = given
+            error: FastdlError | None = None
+            try:
+                self._carry_out(self._order, response)
+            except FastdlError as failure:
+                error = failure
+            except MemoryError:
+                error = DiskError("no memory left to receive into")
+            except Exception as failure:  # noqa: BLE001 - a defect of ours must reach the caller, not vanish here
+                error = FastdlError(f"unexpected {type(failure).__name__} in a connection: {failure}")
+            self._tell(0, (), finished=True, error=error)
+            self._span = None
+
+    def _carry_out(self, order: Fetch | Rehash, response: Response | None) -> None:
+        writer = self._writer(order.output)
+        if isinstance(order, Rehash):
+            rehash(order.plan, order.run, writer, self)
+            return
+        self._span = SpanFetch(order.plan, order.run, order.request, order.validator, self._transport, writer, self)
+        self._span.run(response)
+
+    def _tell(self, first: int, digests: tuple[Digest, ...], *, finished: bool, error: FastdlError | None) -> None:
+        assert self._order is not None  # noqa: S101 - reports are made of orders
+        requests = retries = 0
+        if self._span is not None:
+            requests, retries = self._span.requests, self._span.retries
+            self._span.requests = self._span.retries = 0
+        self._send(Report(self._number, self._order.number, first, digests, finished, error, requests, retries))

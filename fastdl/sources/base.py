@@ -1,0 +1,100 @@
+"""What a source is, and what all of them share: reserved headers, the CRC header, plain meanings of statuses."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from fastdl.errors import (
+    AccessDenied,
+    FastdlError,
+    NotFound,
+    ObjectChanged,
+    ProtocolError,
+    Refused,
+    ServerBusy,
+    UsageError,
+)
+from fastdl.redact import printable
+from fastdl.retry import RETRYABLE_STATUS, parse_retry_after
+from fastdl.validator import ObjectInfo, validator_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastdl.messages import Request
+
+# fastdl itself decides on these; a user's value would break the range contract or the framing.
+_RESERVED = frozenset(
+    (
+        *("range", "if-range", "if-match", "if-none-match", "if-modified-since"),
+        *("if-unmodified-since", "host", "accept-encoding", "connection", "content-length"),
+        *("transfer-encoding", "te", "upgrade", "expect"),
+    )
+)
+
+
+class Source(Protocol):
+    """One object in one store; lives in the caller's process only, because it may hold credentials."""
+
+    identity: str  # names the object across runs, without secrets
+    shown: str  # what people see of the URL, redacted
+
+    def request(self, info: ObjectInfo | None) -> Request:
+        """Return a signed GET without Range; ``info``, once known, adds the conditions of its validator."""
+        ...
+
+    def renew(self) -> bool:
+        """Prepare for another attempt after a refusal: new credentials, no pinned redirect; False if pointless."""
+        ...
+
+    def pin(self, request: Request) -> None:
+        """Remember where redirects led, so that later requests go there at once."""
+        ...
+
+    def describe(self, headers: Mapping[str, str], size: int | None) -> ObjectInfo:
+        """Read the object's facts from the head of an answer that carries ``size`` bytes in all."""
+        ...
+
+    def explain(self, refused: Refused) -> FastdlError:
+        """Turn an answer without data into the error that people see."""
+        ...
+
+
+def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
+    """Refuse user headers that would smuggle or break something.
+
+    Raises:
+        UsageError: a name is reserved or no token, or a value holds control characters.
+    """
+    for name, value in headers:
+        shown = printable(name, 60)
+        if name.lower() in _RESERVED:
+            raise UsageError(f"header {shown!r} is fastdl's own and cannot be set")
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            raise UsageError(f"{shown!r} is no header name")
+        if any(ord(char) < ord(" ") and char != "\t" for char in value) or "\x7f" in value:
+            raise UsageError(f"the value of header {shown!r} holds control characters")
+
+
+def describe_plainly(headers: Mapping[str, str], size: int | None) -> ObjectInfo:
+    """Read size, validator and the CRC-64 that OSS promises, on presigned URLs and behind CDNs too."""
+    value = headers.get("x-oss-hash-crc64ecma", "").strip()
+    known = value.isascii() and value.isdigit() and len(value) <= len(str(2**64)) and int(value) < 2**64
+    return ObjectInfo(size, validator_of(headers), int(value) if known else None)
+
+
+def explain_plainly(shown: str, refused: Refused, detail: str = "") -> FastdlError:
+    """Give a status its error; ``detail`` is what the store said beside it."""
+    status = refused.status
+    text = f"{shown}: status {status}" + (f", {printable(detail)}" if detail else "")
+    if status in (404, 410):
+        return NotFound(f"{text}; nothing is there")
+    if status in (401, 403):
+        return AccessDenied(f"{text}; access denied: check credentials, policy or the URL's expiry")
+    if status == 412:  # noqa: PLR2004 - RFC 9110, 15.5.13
+        return ObjectChanged(f"{text}; the object was replaced during the download; run again to restart")
+    if status in RETRYABLE_STATUS:
+        wish = parse_retry_after(refused.headers.get("retry-after", ""), time.time())
+        return ServerBusy(f"{text}; the server is busy or failing", status, wish)
+    return ProtocolError(f"{text}; an answer that carries no data and has no meaning here")

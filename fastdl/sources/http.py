@@ -1,0 +1,63 @@
+"""Objects on plain web servers, and behind presigned URLs of any store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from urllib3.util import make_headers
+
+from fastdl.http import split_url
+from fastdl.messages import Request
+from fastdl.redact import redacted_url, unsigned_url
+from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastdl.errors import FastdlError, Refused
+    from fastdl.validator import ObjectInfo
+
+
+class HttpSource:
+    """A URL as it is: nothing is added to it, because a signature may cover what we cannot see.
+
+    Conditions are not sent but judged: each answer's validators are compared with the first one's.
+    """
+
+    def __init__(self, url: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        check_headers(headers)
+        parts = split_url(url)
+        self.identity = unsigned_url(url)
+        self.shown = redacted_url(url)
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            if not any(name.lower() == "authorization" for name, _ in headers):
+                headers = (*headers, ("Authorization", make_headers(basic_auth=login)["authorization"]))
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
+        self._first = self._now = Request(bare.geturl(), headers)
+
+    def request(self, info: ObjectInfo | None) -> Request:  # noqa: ARG002 - nothing is conditional here
+        """Return the user's own URL, or where its redirects led."""
+        return self._now
+
+    def pin(self, request: Request) -> None:
+        """Remember where redirects led."""
+        self._now = request
+
+    def renew(self) -> bool:
+        """Go back to the user's own URL: the target of its redirect may have expired."""
+        moved = self._now is not self._first
+        self._now = self._first
+        return moved
+
+    def describe(self, headers: Mapping[str, str], size: int | None) -> ObjectInfo:
+        """Read size, validators and OSS's CRC-64, which does not cover what ``x-oss-process`` makes."""
+        info = describe_plainly(headers, size)
+        if info.crc64 is not None and "x-oss-process=" in urlsplit(self._first.url).query.lower():
+            return type(info)(info.size, info.validator)
+        return info
+
+    def explain(self, refused: Refused) -> FastdlError:
+        """Give the status its plain meaning."""
+        return explain_plainly(self.shown, refused)

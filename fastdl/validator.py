@@ -1,0 +1,77 @@
+"""What tells one state of an object from another: RFC 9110's validators, and what may be concluded from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LIMIT = 1024  # characters kept of a validator; S3 and OSS tags have 34 to 40, a longer one is compared by its head
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """ETag, Last-Modified and version id exactly as the server wrote them; empty where it gave none."""
+
+    etag: str = ""
+    last_modified: str = ""
+    version_id: str = ""
+
+    @property
+    def strong(self) -> bool:
+        """Whether equal bytes follow from equal validators: a version id or a strong ETag."""
+        return bool(self.version_id or (self.etag and not self.etag.startswith("W/")))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """The remote object as its first answer described it.
+
+    ``size`` is in bytes, None if the server did not say; ``crc64`` is the CRC-64/XZ that the store promises for the
+    whole object, None where it promises nothing.
+    """
+
+    size: int | None
+    validator: Validator
+    crc64: int | None = None
+
+
+def validator_of(headers: Mapping[str, str]) -> Validator:
+    """Read the validator out of a response head; ``headers`` must look names up without regard to case."""
+    version = headers.get("x-oss-version-id") or headers.get("x-amz-version-id") or ""
+    return Validator(
+        etag=headers.get("ETag", "")[:_LIMIT],
+        last_modified=headers.get("Last-Modified", "")[:_LIMIT],
+        version_id=version[:_LIMIT],
+    )
+
+
+def difference(before: Validator, now: Validator) -> str:
+    """Say in which validator two answers differ, for a person; empty when they are of one object.
+
+    Absence is not agreement: what the first answer had, every later one must have. Last-Modified counts only where
+    nothing stronger speaks, because the machines behind one name may disagree about it.
+    """
+    pairs = [("version id", before.version_id, now.version_id), ("ETag", before.etag, now.etag)]
+    if not (before.strong and now.strong):
+        pairs.append(("Last-Modified", before.last_modified, now.last_modified))
+    for name, old, new in pairs:
+        if old != new:
+            return f"{name} was {old or 'absent'}, is {new or 'absent'}"
+    return ""
+
+
+def why_not_resumable(before: Validator, now: Validator) -> str:
+    """Say why parts kept from an earlier run may not be joined with new ones; empty when they may.
+
+    A strong validator proves sameness; Last-Modified with equal size is taken as proof too, as every resuming client
+    does, because web servers often give nothing else. Without either nothing is known. Source: RFC 9110, 8.8.
+    """
+    changed = difference(before, now)
+    if changed:
+        return f"the object was replaced: {changed}"
+    if not now.strong and not now.last_modified:
+        return "the server gives neither a strong ETag nor Last-Modified, so a replaced object would go unnoticed"
+    return ""

@@ -1,0 +1,91 @@
+"""A process of the pool: ``python -m fastdl.worker FD``, several connections, one thread each.
+
+Started as a program and not by ``multiprocessing``, which would import the caller's ``__main__`` again and refuses to
+start anything in a daemonic process. It ends when its pipe does, or when its parent is another one than at the start:
+a fork of the caller may hold the pipe open.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+import sys
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fastdl.fetch import WINDOW
+from fastdl.http import Transport
+from fastdl.messages import Abort, Attach, Ready
+from fastdl.pipe import Pipe
+from fastdl.slot import Slot
+from fastdl.writers import FileWriter, MapWriter, Writer, make_writer
+
+if TYPE_CHECKING:
+    from fastdl.messages import Report, Welcome
+
+PARENT_CHECK = 0.5  # seconds between looks at who our parent is
+
+
+class Worker:
+    """What the slots of one process share: the pipe, the outputs, the connections."""
+
+    def __init__(self, pipe: Pipe, welcome: Welcome, counters: memoryview) -> None:
+        self._pipe = pipe
+        self._outputs: dict[int, tuple[int, Writer]] = {}
+        transport = Transport(welcome.line, welcome.slots)
+        numbers = range(welcome.first_slot, welcome.first_slot + welcome.slots)
+        self._slots = {number: Slot(number, counters, self._send, transport, self._writer) for number in numbers}
+
+    def serve(self) -> None:
+        """Obey until the pipe ends."""
+        parent = os.getppid()
+        while True:
+            if not self._pipe.connection.poll(PARENT_CHECK):
+                if os.getppid() != parent:
+                    return
+                continue
+            message = self._pipe.recv()
+            if isinstance(message, Attach):
+                fd = self._pipe.recv_descriptor()
+                self._outputs[message.output] = fd, make_writer(fd, message.size, WINDOW, mapped=message.mapped)
+            elif isinstance(message, Abort):
+                self._slots[message.slot].abort(message.number)
+            else:
+                self._slots[message.slot].give(message)
+
+    def _writer(self, output: int) -> Writer:
+        """Return the writer of an attached output: the mapping is shared, a scratch window is the thread's own."""
+        fd, writer = self._outputs[output]
+        return writer if isinstance(writer, MapWriter) else FileWriter(fd, WINDOW)
+
+    def _send(self, report: Report) -> None:
+        try:
+            self._pipe.send(report)
+        except OSError:
+            os._exit(0)  # nobody listens any more
+
+
+def main() -> None:
+    """Serve the pipe whose descriptor is the only argument, until it ends."""
+    # The terminal's Ctrl-C reaches the whole process group; what it means is the caller's to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    warnings.simplefilter("ignore")  # urllib3 warns of every unverified request; the user asked for it once
+    pipe = Pipe(socket.socket(fileno=int(sys.argv[1])))
+    with suppress(EOFError, OSError):
+        welcome = pipe.recv()
+        shared = pipe.recv_descriptor()
+        counters = memoryview(mmap.mmap(shared, 0)).cast("Q")
+        os.close(shared)
+        worker = Worker(pipe, welcome, counters)
+        pipe.send(Ready(__file__))
+        worker.serve()
+    # Threads may be blocked in recv for the read timeout; everything they finished is in the file already.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+# Sourced by the other scripts: makes .venv with fastdl and all that develops it, once per state of pyproject.toml.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+# Debian's packages that the tests need; everything else comes from PyPI.
+need() { # need COMMAND PACKAGE
+  command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] && return
+  echo "installing $2 for $1" >&2
+  if ! { as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq "$2"; } >&2; then
+    echo "$1 is missing and could not be installed: apt-get install $2" >&2
+    exit 1
+  fi
+}
+
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "fastdl needs Python 3.11 or newer; name it with PYTHON=..." >&2
+  exit 1
+fi
+state="$("$python" -VV) $(cksum <pyproject.toml)"
+if [ "$(cat .venv/state 2>/dev/null)" != "$state" ]; then
+  echo "setting up .venv" >&2
+  rm -rf .venv
+  "$python" -m venv .venv 2>/dev/null || { need no-such-command python3-venv; "$python" -m venv .venv; }
+  .venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+  echo "$state" >.venv/state
+fi
+export PATH="$PWD/.venv/bin:$PATH"
