@@ -174,6 +174,8 @@ class Checkpoint:
 
     def close(self) -> None:
         """Release file and lock; what was marked stays."""
+        with suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # a fork of the caller may hold the descriptor, and so the lock, open
         os.close(self._fd)
 
     @property

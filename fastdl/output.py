@@ -112,6 +112,8 @@ class Output:
     def close(self) -> None:
         """Release the file and its lock."""
         os.close(self.fd)
+        with suppress(OSError):
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)  # a fork of the caller may hold the descriptor open
         os.close(self._lock_fd)
 
 

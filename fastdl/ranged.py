@@ -104,8 +104,8 @@ class RangedDownload:
         Raises:
             FastdlError: the download cannot be finished now; what the checkpoint marks stays resumable.
         """
-        try:
-            with self._pool:
+        with self._pool, self._reports, self._reports_in:
+            try:
                 self._adopt(found, transport)
                 if self._schedule.waiting:
                     self._pool.start()
@@ -116,11 +116,9 @@ class RangedDownload:
                     for event in self._pool.wait(TICK, self._reports):
                         self._take(event)
                     self._tick()
+            finally:
+                self._stop_caller()
                 self._count()
-        finally:
-            self._stop_caller()
-            self._reports.close()
-            self._reports_in.close()
         last = self._plan.part(self._plan.count - 1).nbytes
         self._fetched.crc64 = crc64_of_parts(self._checkpoint.crcs(), self._plan.part_size, last)
 
@@ -131,11 +129,13 @@ class RangedDownload:
         self._caller = Slot(CALLER_SLOT, self._pool.received, self._send, transport, lambda _: writer)
         first, rest = divmod(found.start, self._plan.part_size)
         run = Run(first, max(first + 1, -(-found.stop // self._plan.part_size)))
-        if rest or self._plan.bounds(run) != (found.start, found.stop):
+        whole = not rest and self._plan.bounds(run) == (found.start, found.stop)
+        number = self._schedule.adopt(run) if whole else None
+        if number is None:
             found.close()  # asked for before the part size was known, or only to hear whether the object is the same
             self._idle.append(CALLER_SLOT)
         else:
-            self._caller.give(self._order(CALLER_SLOT, self._schedule.adopt(run), run), found.response)
+            self._caller.give(self._order(CALLER_SLOT, number, run), found.response)
 
     def _send(self, report: Report) -> None:
         with suppress(OSError):  # the download ended without this thread

@@ -90,8 +90,10 @@ class Schedule:
             run = Run(run.first, run.first + count)
         return self._lease(run, rehash=True), run
 
-    def adopt(self, run: Run) -> int:
-        """Lease ``run`` from among the missing parts to somebody who has it under way already."""
+    def adopt(self, run: Run) -> int | None:
+        """Lease ``run`` to somebody who has it under way already; None unless all of it is missing."""
+        if not any(old.first <= run.first and run.stop <= old.stop for old in self._missing):
+            return None
         rest = []
         for old in self._missing:
             if old.first < run.first:
@@ -114,7 +116,10 @@ class Schedule:
 
     def miss(self, index: int) -> None:
         """Note that a part thought complete must be fetched again."""
-        self._missing.append(Run(index, index + 1))
+        stop = index + 1
+        if self._missing and self._missing[-1].stop == index:  # neighbours are fetched in one request
+            index = self._missing.pop().first
+        self._missing.append(Run(index, stop))
 
     def end(self, number: int) -> Run | None:
         """End a lease; return what it left undone."""
@@ -139,8 +144,9 @@ class Schedule:
         if not is_transient(error):
             raise error
         if isinstance(error, ServerBusy):
-            self._busy_answers += 1
-            failures = 1 + self._busy_answers // self._connections
+            # Answers to requests that were under way when the pause began are one refusal, not several.
+            self._busy_answers += now >= self._paused_until
+            failures = max(1, self._busy_answers)
             self._allowed = max(1, self._allowed - 1)
         else:
             failures = self._failures[rest.first] = self._failures.get(rest.first, 0) + 1
