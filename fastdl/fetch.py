@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WINDOW = 256 * 1024  # bytes received and hashed at a time: still in the second-level cache when the hashes read it
 FIRST_WINDOW = 64 * 1024
 MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows at least every few seconds
-FORGET = 4 * 1024 * 1024  # bytes after which the memory behind is let go; bounds the resident set per connection
+FORGET = 1024 * 1024  # bytes after which the memory behind is let go; bounds the resident set per connection
 WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
 _SLOW, _FAST = 0.25, 0.05  # seconds a window may take before it shrinks, and under which it grows
 _OK = 200

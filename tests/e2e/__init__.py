@@ -1,0 +1,1 @@
+"""The whole command: real processes, real kills, real files."""
