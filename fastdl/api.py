@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from fastdl import sources
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fastdl.result import DownloadResult
+
+# Without a handler of the user's Python would print warnings to standard error; a library prints nothing.
+logging.getLogger("fastdl").addHandler(logging.NullHandler())
 
 
 def download(

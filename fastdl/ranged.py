@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import suppress
@@ -38,6 +39,7 @@ TICK = 0.1  # seconds between looks at counters, clocks and the file
 STOP_PATIENCE = 1.0  # seconds the caller's own connection gets to end: Ctrl-C must not take two
 ABORT_PATIENCE = 5.0  # seconds a stalled connection gets to report after it was broken, before its worker is killed
 _OUTPUT = 0  # this pool serves one output
+log = logging.getLogger("fastdl")
 
 
 @dataclass(slots=True)
@@ -194,6 +196,7 @@ class RangedDownload:
             self._fetched.parts_reused += 1
             self._kept += self._plan.part(index).nbytes
         else:
+            log.debug("part %d: its bytes or its record changed on the disk; it is fetched again", index)
             self._checkpoint.clear(index)
             self._fetched.parts_damaged.append(index)
             self._schedule.miss(index)
@@ -206,6 +209,7 @@ class RangedDownload:
         error = error or FastdlError(f"a worker ended part {rest.first} without a word")
         if isinstance(error, Refused):
             error = self._source.explain(error)
+        log.debug("part %d: %s", rest.first, error)
         if isinstance(error, AccessDenied) and self._renewed(number):
             self._schedule.again(rest, rehash=rehash)
         else:
@@ -223,6 +227,7 @@ class RangedDownload:
         return True
 
     def _bury(self, died: Died) -> None:
+        log.debug("a worker died (%d): %s", died.code, died.last_words)
         if died.by_bus_error:
             self._output.check()
             raise DiskError(f"{self._output.part_path}: the disk is full or failing: a page had no block behind it")

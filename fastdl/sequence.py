@@ -85,6 +85,7 @@ class Download:
         if output is None:
             output = create_output(job.path)
             stack.callback(output.close)
+        log.debug("%s: %s bytes in %d parts of %d", self._source.shown, found.info.size, plan.count, plan.part_size)
         try:
             output.allocate(found.info.size or 0)
             self._size = found.info.size
