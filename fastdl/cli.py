@@ -135,6 +135,8 @@ def get(
     8 integrity, 9 disk, 10 busy, 130 and 143 stopped by a signal. All but 2, 8 can be resumed.
     """
     _configure_logging(verbose=verbose)
+    if output == Path("-"):
+        raise UsageError("-o -: what has left through a pipe cannot be verified first; name a file")
     if directory is not None and not directory.is_dir():
         raise UsageError(f"{directory}: no such directory")
     with _stopped_by_signals():

@@ -224,7 +224,7 @@ def _anonymous_file() -> IO[bytes]:
 def _environment() -> dict[str, str]:
     """Return a worker's environment: no secrets, and the caller's import path, so that it finds the same fastdl."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    return {**kept, "PYTHONPATH": os.pathsep.join(str(path) or str(Path.cwd()) for path in sys.path)}
 
 
 @contextmanager
