@@ -170,7 +170,10 @@ def main() -> NoReturn:
     except FastdlError as error:
         code = _fail(as_json, type(error).__name__, error.exit_code, str(error))
     except click.ClickException as error:
-        code = _fail(as_json, "UsageError", UsageError.exit_code, error.format_message())
+        text = error.format_message()
+        if text.startswith("Got unexpected extra argument"):  # click would repeat it, and it may be half a secret
+            text = "one URL at a time; quote whatever holds spaces or &"
+        code = _fail(as_json, "UsageError", UsageError.exit_code, text)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -228,7 +231,7 @@ def _parse_headers(lines: tuple[str, ...]) -> dict[str, str]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name.strip():
-            raise UsageError(f"header {printable(name, 40)!r}: write as in 'Name: value'")
+            raise UsageError("a header is written as in 'Name: value'")
         headers[name.strip()] = value.strip()
     return headers
 

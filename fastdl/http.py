@@ -187,15 +187,18 @@ def split_url(url: str) -> SplitResult:
     Raises:
         UsageError: it is not one, or holds characters that could smuggle a header.
     """
+    # What cannot be read as a URL is not shown: a password may stand in any place of it.
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise UsageError(f"{redacted_url(url)} is not a URL: {error}") from None
+    except ValueError:
+        raise UsageError(
+            "the URL cannot be read: check host and port; in a password #, / and ? are %23, %2F and %3F"
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{redacted_url(url)} is not an absolute http or https URL")
+        raise UsageError("the URL is not an absolute http or https one")
     if any(ord(char) < ord(" ") or char == "\x7f" for char in url):
-        raise UsageError(f"{redacted_url(url)} holds control characters")
+        raise UsageError("the URL holds control characters")
     return parts
 
 

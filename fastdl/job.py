@@ -130,7 +130,9 @@ def make_line(
             proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
             proxy = f"http://{proxy}" if proxy and "://" not in proxy else proxy
     if proxy and not proxy.startswith(("http://", "https://")):
-        raise UsageError(f"proxy {redacted_url(proxy)}: only http:// and https:// proxies are known")
+        raise UsageError("only http:// and https:// proxies are known, written with their scheme")
+    if cacert is not None and not os.access(cacert, os.R_OK):
+        raise UsageError(f"CA file {printable(os.fsdecode(cacert))}: cannot be read")
     if max_time is not None:
         read_timeout = min(read_timeout, max_time)
     return Line(connect_timeout, read_timeout, proxy or "", "" if cacert is None else os.fsdecode(cacert), insecure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import signal
@@ -29,6 +30,10 @@ _ENVIRONMENT = (
     *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
+
+# Not -m fastdl.worker with PYTHONPATH: that cannot carry a directory with a colon in its name.
+_BOOT = "import json,os,sys;sys.path[:]=json.loads(os.environ.pop('FASTDL_PATH'));from fastdl.worker import main;main()"
+_NEEDED = ("fastdl", "urllib3", "xxhash", "fastcrc")
 
 Order = Fetch | Rehash
 
@@ -58,7 +63,7 @@ class _Member:
         self.errors: IO[bytes] = _anonymous_file()
         with theirs, _interrupts_blocked():
             self.process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-m", "fastdl.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -207,7 +212,7 @@ class Pool:
         if not member.ready:
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
-                raise FastdlError(f"workers cannot start: {sys.executable} -m fastdl.worker: {died.last_words or code}")
+                raise FastdlError(f"workers cannot start: {sys.executable}: {died.last_words or code}")
         index = self._members.index(member)
         member.close()
         new = self._members[index] = _Member(member.welcome, self._shared.fileno())
@@ -224,7 +229,21 @@ def _anonymous_file() -> IO[bytes]:
 def _environment() -> dict[str, str]:
     """Return a worker's environment: no secrets, and the caller's import path, so that it finds the same fastdl."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join(str(path) or str(Path.cwd()) for path in sys.path)}
+    return {**kept, "FASTDL_PATH": json.dumps(_import_path())}
+
+
+def _import_path() -> list[str]:
+    """Return the caller's import path without entries that depend on where it stands now.
+
+    A relative entry, or '' as in interactive sessions, meant another directory when the caller imported fastdl than it
+    may mean now; what the caller loaded through one is named by its absolute place instead.
+    """
+    path = [entry for entry in map(str, sys.path) if Path(entry).is_absolute()]
+    for module in filter(None, map(sys.modules.get, _NEEDED)):
+        root = str(Path(str(module.__file__)).resolve().parent.parent)
+        if not any(Path(entry).resolve() == Path(root) for entry in path):
+            path.insert(0, root)
+    return path
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, ProxyError, SSLError
 
-from fastdl.errors import AccessDenied, NetworkError, ProtocolError
+from fastdl.errors import AccessDenied, FastdlError, NetworkError, ProtocolError
 from fastdl.redact import printable, redacted_url
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def translated(url: str) -> Iterator[None]:  # noqa: C901 - one branch for each 
     where = redacted_url(url)
     try:
         yield
+    except FastdlError:
+        raise
     except SSLError as error:
         raise _tls_error(where, error) from None
     except ssl.SSLError as error:

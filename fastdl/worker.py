@@ -1,4 +1,4 @@
-"""A process of the pool: ``python -m fastdl.worker FD``, several connections, one thread each.
+"""A process of the pool: one argument, the descriptor of its pipe; several connections, one thread each.
 
 Started as a program and not by ``multiprocessing``, which would import the caller's ``__main__`` again and refuses to
 start anything in a daemonic process. It ends when its pipe does, or when its parent is another one than at the start:
@@ -85,7 +85,3 @@ def main() -> None:
         worker.serve()
     # Threads may be blocked in recv for the read timeout; everything they finished is in the file already.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastdl.errors import UsageError
-from fastdl.redact import redacted_url
 from fastdl.sources.base import Source
 from fastdl.sources.http import HttpSource
 
@@ -43,4 +42,4 @@ def resolve(
             version_id=version_id,
             credentials=credentials,
         )
-    raise UsageError(f"{redacted_url(url)}: only http://, https:// and oss:// URLs are known")
+    raise UsageError("only http://, https:// and oss:// URLs are known")

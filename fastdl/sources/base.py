@@ -68,13 +68,12 @@ def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
         UsageError: a name is reserved or no token, or a value holds control characters.
     """
     for name, value in headers:
-        shown = printable(name, 60)
         if name.lower() in _RESERVED:
-            raise UsageError(f"header {shown!r} is fastdl's own and cannot be set")
+            raise UsageError(f"header {name!r} is fastdl's own and cannot be set")
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise UsageError(f"{shown!r} is no header name")
+            raise UsageError("a header's name is made of letters, digits, - and _; write as in 'Name: value'")
         if any(ord(char) < ord(" ") and char != "\t" for char in value) or "\x7f" in value:
-            raise UsageError(f"the value of header {shown!r} holds control characters")
+            raise UsageError(f"the value of header {name!r} holds control characters")
 
 
 def describe_plainly(headers: Mapping[str, str], size: int | None) -> ObjectInfo:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from fastdl.errors import AccessDenied, FastdlError, Refused, UsageError
 from fastdl.http import split_url
 from fastdl.messages import Request
-from fastdl.redact import printable, redacted_url
+from fastdl.redact import printable
 from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
 
 try:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ADDRESSING = ("auto", "virtual", "path", "cname")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]*")
-_ENDPOINT_REGION = re.compile(r"(?:oss-([a-z0-9-]+?)(?:-internal)?|([a-z0-9-]+)\.oss)\.aliyuncs\.com")
+_ENDPOINT_REGION = re.compile(r"(?:oss-(?!accelerate)([a-z0-9-]+?)(?:-internal)?|([a-z0-9-]+)\.oss)\.aliyuncs\.com")
 _FIELD = re.compile(r"<(Code|Message|RequestId|EC)>([^<]{0,500})</\1>")
 
 
@@ -53,7 +53,7 @@ class OssSource:
     ) -> None:
         self.shown = printable(f"oss://{bucket}/{key}")
         self.identity = f"oss://{bucket}/{key}" + (f"?versionId={version_id}" if version_id else "")
-        self._url = f"{base}/{quote(key)}" + (f"?versionId={quote(version_id, safe='')}" if version_id else "")
+        self._url = f"{base}/{_path(key)}" + (f"?versionId={quote(version_id, safe='')}" if version_id else "")
         self._bucket, self._key, self._region = bucket, key, region
         self._headers = headers
         self._provider = provider
@@ -138,7 +138,9 @@ def open_oss(
     check_headers(headers)
     bucket, _, key = url.partition("://")[2].partition("/")
     if not _BUCKET.fullmatch(bucket) or not key:
-        raise UsageError(f"{printable(redacted_url(url))}: write oss://bucket/key")
+        raise UsageError("write oss://bucket/key")
+    if not key.isprintable() and any("\ud800" <= char <= "\udfff" for char in key):
+        raise UsageError("the key is not valid UTF-8")
     endpoint_url = endpoint_url or os.environ.get("OSS_ENDPOINT") or None
     region = region or os.environ.get("OSS_REGION") or _region_of(endpoint_url)
     if not region:
@@ -158,6 +160,12 @@ def open_oss(
     return OssSource(base, bucket, key, region, headers, version_id, credentials if sign else None)
 
 
+def _path(key: str) -> str:
+    """Percent-encode a key; segments of dots too, which proxies and libraries would resolve."""
+    segments = [quote(segment, safe="") for segment in key.split("/")]
+    return "/".join(segment.replace(".", "%2E") if segment in (".", "..") else segment for segment in segments)
+
+
 def _region_of(endpoint_url: str | None) -> str:
     match = _ENDPOINT_REGION.search(endpoint_url or "")
     return "" if match is None else (match[1] or match[2])
@@ -169,7 +177,7 @@ def _base(endpoint_url: str, bucket: str, addressing: str) -> str:
         raise UsageError(f"addressing {printable(addressing, 20)!r} is none of {', '.join(ADDRESSING)}")
     parts = split_url(endpoint_url if "://" in endpoint_url else f"https://{endpoint_url}")
     if parts.path.strip("/") or parts.query or parts.username:
-        raise UsageError(f"endpoint {redacted_url(endpoint_url)} must be scheme, host and port only")
+        raise UsageError("the endpoint must be scheme, host and port only")
     if addressing == "auto":
         addressing = "path" if _is_address(parts.hostname or "") else "virtual"
     origin = f"{parts.scheme}://{parts.netloc}"
