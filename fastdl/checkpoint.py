@@ -7,14 +7,10 @@ Format, version 1, little-endian throughout::
     8192   bitmap     one bit a part, bit i of byte i // 8 is part i, least significant first; padded to 4096
     then   records    16 bytes a part: xxh3-64 seeded with the part's index, CRC-64/XZ
 
-A slot is ``<8s I I Q Q Q Q Q Q 32s`` = magic, version, crc64 known, generation, size, part size, device, inode of
-``OUT.part``, promised crc64, SHA-256 of the source's identity; then ETag, Last-Modified and version id, each as a
-``<H`` length and latin-1 bytes; zeros; and in its last eight bytes the xxh3-64 of all before.
-
-A slot is valid if and only if magic, version and hash are right, the lengths stay inside, and the file is exactly as
-long as size and part size demand. Of two valid slots the higher generation counts. A part is *marked* if its bit is
-set and its record is not all zeros. A mark is a claim and no proof: on resume the part's bytes are hashed and compared
-with its record, so a torn, stale or flipped mark costs that part and never a wrong byte.
+Slots are described in ``header``; one counts only if the file is exactly as long as its size and part size demand.
+Of two valid slots the higher generation counts. A part is *marked* if its bit is set and its record is not all zeros.
+A mark is a claim and no proof: on resume the part's bytes are hashed and compared with its record, so a torn, stale or
+flipped mark costs that part and never a wrong byte.
 
 Marking is two writes in place, the record before the bit, whatever the number of parts. Both go through pwrite and not
 through a mapping: a checkpoint truncated by somebody else must not kill the caller's process.
@@ -22,61 +18,27 @@ through a mapping: a checkpoint truncated by somebody else must not kill the cal
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import itertools
 import logging
 import os
 import stat
-import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import xxhash
-
 from fastdl.digest import Digest
-from fastdl.errors import Busy, DiskError
+from fastdl.errors import DiskError
+from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, encode, is_foreign, layout
+from fastdl.locks import is_named, lock, unlock
 from fastdl.pipe import anonymous_descriptor
-from fastdl.plan import MAX_PART_COUNT, MAX_PART_SIZE, MIN_PART_SIZE, Plan, Run
-from fastdl.validator import Validator
+from fastdl.plan import Plan, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SLOT = 4096
-_MAGIC = b"fastdlCP"
-_VERSION = 1
-_FIXED = struct.Struct("<8sIIQQQQQQ32s")
-_HASH = struct.Struct("<Q")
-_RECORD = struct.Struct("<QQ")
-_EMPTY = bytes(_RECORD.size)
+_EMPTY = bytes(RECORD.size)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 log = logging.getLogger("fastdl")
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a checkpoint is about; two runs may share one only if everything here agrees."""
-
-    plan: Plan
-    identity: str  # the source's, without secrets; only its SHA-256 is stored
-    validator: Validator
-    crc64: int | None  # the whole object's, as the store promised it
-    inode: tuple[int, int]  # device and inode of OUT.part
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A header as read back: of the identity only the digest is left."""
-
-    plan: Plan
-    identity_digest: bytes
-    validator: Validator
-    crc64: int | None
-    inode: tuple[int, int]
-    generation: int
 
 
 class Checkpoint:
@@ -100,6 +62,11 @@ class Checkpoint:
         """Whether there is anything to resume from."""
         return any(self._bitmap)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every part is marked."""
+        return self.any_marked and not self.runs()[1]
+
     def begin(self, header: Header) -> None:
         """Start anew for ``header``, forgetting every mark.
 
@@ -107,28 +74,28 @@ class Checkpoint:
             DiskError: there is no room for the checkpoint.
         """
         plan = header.plan
-        slot = _encode(header, (self.stored.generation if self.stored else 0) + 1)
+        slot = encode(header, min(self.stored.generation if self.stored else 0, MAX_GENERATION) + 1)
         try:
             # Marks go first: a crash in between leaves a header that claims nothing.
             os.ftruncate(self._fd, 0)
-            os.ftruncate(self._fd, _layout(plan)[1])
+            os.ftruncate(self._fd, layout(plan)[1])
             os.pwrite(self._fd, slot + slot, 0)
         except OSError as error:
             raise DiskError(f"{self.path}: {error.strerror}") from None
-        self.stored = _decode(slot)
+        self.stored = decode(slot)
         self._plan = plan
         self._bitmap = bytearray(-(-plan.count // 8))
-        self._records = bytearray(_RECORD.size * plan.count)
+        self._records = bytearray(RECORD.size * plan.count)
 
     def mark(self, index: int, digest: Digest) -> None:
         """Record that part ``index`` is in the output with ``digest``: the record first, then the bit."""
-        start = _RECORD.size * index
-        _RECORD.pack_into(self._records, start, digest.xxh3, digest.crc64)
+        start = RECORD.size * index
+        RECORD.pack_into(self._records, start, digest.xxh3, digest.crc64)
         self._bitmap[index >> 3] |= 1 << (index & 7)
         if self._failed:
             return
         try:
-            os.pwrite(self._fd, self._records[start : start + _RECORD.size], self._records_at + start)
+            os.pwrite(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
             os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
         except OSError as error:
             self._failed = True
@@ -136,20 +103,20 @@ class Checkpoint:
 
     def clear(self, index: int) -> None:
         """Take the mark of part ``index`` back, bit first, its record too: a stale one must not pass for a true one."""
-        start = _RECORD.size * index
+        start = RECORD.size * index
         self._bitmap[index >> 3] &= ~(1 << (index & 7))
-        self._records[start : start + _RECORD.size] = _EMPTY
+        self._records[start : start + RECORD.size] = _EMPTY
         with suppress(OSError):
             os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
             os.pwrite(self._fd, _EMPTY, self._records_at + start)
 
     def digest(self, index: int) -> Digest:
         """Return the record of part ``index``, meaningful only if it is marked."""
-        return Digest(*_RECORD.unpack_from(self._records, _RECORD.size * index))
+        return Digest(*RECORD.unpack_from(self._records, RECORD.size * index))
 
     def crcs(self) -> Iterator[int]:
         """Yield the recorded CRC-64 of every part, in order."""
-        return (crc for _, crc in _RECORD.iter_unpack(self._records))
+        return (crc for _, crc in RECORD.iter_unpack(self._records))
 
     def runs(self) -> tuple[list[Run], list[Run]]:
         """Return the runs of marked and of missing parts, each in order."""
@@ -169,32 +136,36 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file if its name still means the locked one: the download is done, or worth nothing."""
         with suppress(OSError):
-            if self.path is not None and _same_file(self.path, os.fstat(self._fd)):
+            if self.path is not None and is_named(self._fd, self.path):
                 self.path.unlink()
 
     def close(self) -> None:
         """Release file and lock; what was marked stays."""
-        with suppress(OSError):
-            fcntl.flock(self._fd, fcntl.LOCK_UN)  # a fork of the caller may hold the descriptor, and so the lock, open
+        unlock(self._fd)
         os.close(self._fd)
 
     @property
     def _records_at(self) -> int:
-        return _layout(self._plan)[0]
+        return layout(self._plan)[0]
 
     def _load(self) -> Stored | None:
         size = os.fstat(self._fd).st_size
         if size == 0:
             return None
-        slots = [_decode(os.pread(self._fd, SLOT, at)) for at in (0, SLOT)]
-        valid = [slot for slot in slots if slot is not None and _layout(slot.plan)[1] == size]
+        raw = [os.pread(self._fd, SLOT, at) for at in (0, SLOT)]
+        if is_foreign(raw):
+            raise DiskError(
+                f"{self.path}: is no checkpoint of fastdl's and is left alone; move it away or name another"
+            )
+        slots = [decode(slot) for slot in raw]
+        valid = [slot for slot in slots if slot is not None and layout(slot.plan)[1] == size]
         if not valid:
             self.damage = "the checkpoint is damaged"
             return None
         stored = max(valid, key=lambda slot: slot.generation)
         self._plan = stored.plan
         self._bitmap = bytearray(os.pread(self._fd, -(-stored.plan.count // 8), 2 * SLOT))
-        self._records = bytearray(_RECORD.size * stored.plan.count)
+        self._records = bytearray(RECORD.size * stored.plan.count)
         filled = 0
         while filled < len(self._records):  # one preadv gives at most 2 GiB
             count = os.preadv(self._fd, [memoryview(self._records)[filled:]], self._records_at + filled)
@@ -222,80 +193,10 @@ def open_checkpoint(path: Path | None) -> Checkpoint:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                 raise DiskError(f"{path}: is no checkpoint of this user")
-            _lock(fd, path)
-            if _same_file(path, status):
+            lock(fd, path)
+            if is_named(fd, path):
                 return Checkpoint(path, fd)
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)  # its owner finished and removed it between our open and our lock: take the name again
-
-
-def identity_digest(identity: str) -> bytes:
-    """Return what is stored of a source's identity."""
-    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).digest()
-
-
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Busy(f"{path}: another downloader holds this checkpoint") from None
-    except OSError as error:
-        log.warning("%s: no locks on this file system (%s): start no second downloader", path, error.strerror)
-
-
-def _same_file(path: Path, status: os.stat_result) -> bool:
-    try:
-        now = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino)
-
-
-def _layout(plan: Plan) -> tuple[int, int]:
-    """Return where the records begin and the file ends, in bytes."""
-    records = 2 * SLOT + -(-plan.count // (8 * SLOT)) * SLOT
-    return records, records + _RECORD.size * plan.count
-
-
-def _encode(header: Header, generation: int) -> bytes:
-    fixed = _FIXED.pack(
-        _MAGIC,
-        _VERSION,
-        header.crc64 is not None,
-        generation,
-        header.plan.size,
-        header.plan.part_size,
-        *header.inode,
-        header.crc64 or 0,
-        identity_digest(header.identity),
-    )
-    validator = header.validator
-    # Header values are latin-1 on the wire and at most 1024 characters in a Validator: three fit into a slot.
-    texts = [
-        text.encode("latin-1", "replace") for text in (validator.etag, validator.last_modified, validator.version_id)
-    ]
-    body = fixed + b"".join(struct.pack("<H", len(text)) + text for text in texts)
-    body = body.ljust(SLOT - _HASH.size, b"\0")
-    return body + _HASH.pack(xxhash.xxh3_64_intdigest(body))
-
-
-def _decode(slot: bytes) -> Stored | None:
-    """Read a slot; None unless it is whole, of this version, and its numbers are possible."""
-    if len(slot) != SLOT or _HASH.unpack(slot[-8:])[0] != xxhash.xxh3_64_intdigest(slot[:-8]):
-        return None
-    magic, version, has_crc, generation, size, part_size, device, inode, crc64, identity = _FIXED.unpack_from(slot)
-    if magic != _MAGIC or version != _VERSION or not MIN_PART_SIZE <= part_size <= MAX_PART_SIZE:
-        return None
-    plan = Plan(size, part_size)
-    if plan.count > MAX_PART_COUNT:
-        return None
-    texts, at = [], _FIXED.size
-    for _ in range(3):
-        (length,) = struct.unpack_from("<H", slot, at)
-        texts.append(slot[at + 2 : at + 2 + length].decode("latin-1"))
-        at += 2 + length
-        if at > SLOT - 8:
-            return None
-    return Stored(plan, identity, Validator(*texts), crc64 if has_crc else None, (device, inode), generation)

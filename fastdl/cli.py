@@ -43,7 +43,9 @@ class _DefaultGet(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the ``get`` in that the user left out."""
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
+        if not args:
+            args = ["--help"]
+        if args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
             args = ["get", *args]
         return super().parse_args(ctx, args)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import http.client
+import re
 import ssl
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -28,11 +30,27 @@ if TYPE_CHECKING:
 
 USER_AGENT = "fastdl/0.1"
 MAX_REDIRECTS = 10
+MAX_INTERIM = 32
 EXCERPT = 64 * 1024  # bytes of an error body worth reading
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # What may follow a redirect to another origin; every other header may be a secret. Source: the redirect CVEs of curl,
 # requests and urllib3, which each forgot one name on a list of forbidden ones.
 _HARMLESS = frozenset(("range", "accept-encoding", "user-agent"))
+
+
+class _Body(http.client.HTTPResponse):
+    """Skips interim answers, of which http.client itself knows only 100."""
+
+    def begin(self) -> None:
+        for _ in range(MAX_INTERIM):
+            super().begin()
+            if not 102 <= self.status < 200:  # noqa: PLR2004 - RFC 9110, 15.2; 101 was never asked for
+                return
+            self.headers = None  # type: ignore[assignment] # else it believes to have begun
+        raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
+
+
+_exact = threading.local()  # target: what urllib3 must not normalise, because a signature may cover it
 
 
 class _KeepsBody:
@@ -41,8 +59,11 @@ class _KeepsBody:
     body: http.client.HTTPResponse
 
     def response_class(self, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
-        self.body = http.client.HTTPResponse(*args, **kwargs)
+        self.body = _Body(*args, **kwargs)
         return self.body
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        super().putrequest(method, _exact.target or url, *args, **kwargs)  # type: ignore[misc]
 
 
 class _Plain(_KeepsBody, HTTPConnection):  # type: ignore[misc]
@@ -99,12 +120,11 @@ class Response:
 
     def excerpt(self, limit: int = EXCERPT) -> bytes:
         """Return at most ``limit`` bytes of the body and end the answer."""
-        buffer = bytearray(limit)
+        buffer, count = bytearray(limit), 0
         with suppress(NetworkError):
             count = self.readinto(memoryview(buffer))
-            del buffer[count:]
         self.finish()
-        return bytes(buffer)
+        return bytes(buffer[:count])
 
     def refused(self) -> Refused:
         """Return this answer as an error, its body read and ended."""
@@ -158,10 +178,12 @@ class Transport:
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         if self._proxied and parts.scheme == "http":
             target = parts._replace(fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
+        options = {"ssl_context": self._context} if parts.scheme == "https" else None
+        host = _ascii_host(parts)
         with translated(request.url):
-            options = {"ssl_context": self._context} if parts.scheme == "https" else None
-            pool = self._manager.connection_from_host(_ascii_host(parts), parts.port, parts.scheme, options)
+            pool = self._manager.connection_from_host(host, parts.port, parts.scheme, options)
             for fresh in (False, True):
+                _exact.target = target if re.fullmatch(r"[!-~]+", target) else ""
                 try:
                     raw = pool.urlopen(
                         "GET",
@@ -210,10 +232,13 @@ def origin(url: str) -> tuple[str, str, int]:
 
 def _redirected(request: Request, location: str) -> Request:
     """Return the request for a redirect's target, without anything that could be a secret to another origin."""
-    url = urljoin(request.url, location)
-    if not location or urlsplit(url).scheme not in ("http", "https"):
-        raise ProtocolError(f"{redacted_url(request.url)} redirects to {printable(redacted_url(location), 200)!r}")
-    old, new = origin(request.url), origin(url)
+    try:
+        url = urljoin(request.url, location)
+        old, new = origin(request.url), origin(url)
+    except ValueError:  # UsageError is one: here the mistake is the server's
+        raise ProtocolError(f"{redacted_url(request.url)} redirects to what is no URL") from None
+    if not location or " " in new[1]:
+        raise ProtocolError(f"{redacted_url(request.url)} redirects to nowhere")
     if old[0] == "https" and new[0] == "http":
         raise ProtocolError(f"{redacted_url(request.url)} redirects from https to http; refused")
     if old == new:

@@ -72,6 +72,8 @@ def target_path(path: str | os.PathLike[str], url: str) -> Path:
     """
     try:
         target = Path(os.fsdecode(path)).absolute()
+        if b"\0" in os.fsencode(target):
+            raise ValueError("NUL in a name")
         if not target.is_dir():
             return target
     except (OSError, ValueError) as error:
@@ -99,8 +101,14 @@ def checkpoint_path_of(target: Path, given: str | os.PathLike[str] | None) -> Pa
     Raises:
         UsageError: it would be the output itself, or its partial file.
     """
-    path = target.with_name(target.name + ".cp") if given is None else Path(os.fsdecode(given)).absolute()
-    if path in (target, target.with_name(target.name + ".part")):
+    if given is None:
+        return target.with_name(target.name + ".cp")
+    try:
+        path = Path(os.fsdecode(given)).absolute()
+        real = path.resolve()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{printable(str(given))!r} cannot be a checkpoint: {error}") from None
+    if real in (target.resolve(), target.with_name(target.name + ".part").resolve()):
         raise UsageError(f"{path}: the checkpoint cannot be the output itself")
     return path
 

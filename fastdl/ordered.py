@@ -74,6 +74,8 @@ def _copy(response: Response, output: Output, fetched: Fetched, stall: float, te
     """Write the whole body; a promised length must be met exactly, a chunked body be ended by its last chunk."""
     writer = FileWriter(output.fd, WINDOW)
     promised = content_length(response.headers)
+    if promised is None:
+        _empty(output)  # an earlier attempt may have left bytes
     size, crc, window = 0, 0, FIRST_WINDOW
     try:
         with _watching(response, fetched, stall):
@@ -84,6 +86,8 @@ def _copy(response: Response, output: Output, fetched: Fetched, stall: float, te
                 if count == 0:
                     break
                 window = next_window(window, time.monotonic() - began)
+                if promised is None:
+                    output.check_length(size)
                 writer.store(size, view[:count])
                 crc = crc64.xz(view[:count], crc)
                 size += count
@@ -94,13 +98,16 @@ def _copy(response: Response, output: Output, fetched: Fetched, stall: float, te
     if promised is not None and size < promised:
         raise Truncated(f"{redacted_url(response.request.url)}: the body ended {promised - size} bytes early")
     if promised is None:
-        try:
-            os.ftruncate(output.fd, size)  # an earlier attempt may have come further
-        except OSError as error:
-            raise DiskError(f"{output.part_path}: {error.strerror}") from None
-        output.grow(size)
+        output.settle(size)
     fetched.crc64 = crc
     return size
+
+
+def _empty(output: Output) -> None:
+    try:
+        os.ftruncate(output.fd, 0)
+    except OSError as error:
+        raise DiskError(f"{output.part_path}: {error.strerror}") from None
 
 
 @contextmanager

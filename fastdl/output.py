@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastdl.errors import Busy, DiskError, UsageError
+from fastdl.header import STAMP
+from fastdl.locks import inode, is_named, lock, unlock
+
+if TYPE_CHECKING:
+    from fastdl.header import Stored
 
 # File systems on which allocated blocks are a promise, so that storing through a mapping cannot hit a full disk.
 # Copy-on-write, network and stacked ones (btrfs, zfs, nfs, fuse, overlay) get pwrite, which can at least fail politely.
@@ -21,44 +26,53 @@ _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Output:
-    """The unfinished file at ``part_path``: this run's own inode, locked against other downloaders until closed."""
+    """The unfinished file at ``part_path``: this run's own inode, locked against other downloaders until closed.
 
-    def __init__(self, path: Path, part_path: Path, fd: int, *, fresh: bool) -> None:
+    Behind the object's bytes it carries a *stamp*, sixteen random bytes that the checkpoint knows too. They tell whose
+    marks are true of this file, whatever its inode number, and that nobody truncated it: pwrite would extend it again
+    without a word, over a hole, but never as far as the stamp.
+    """
+
+    def __init__(self, path: Path, name: Path, fd: int, stamp: bytes | None) -> None:
         self.path = path
-        self.part_path = part_path
+        self.part_path = part_path_of(path)
         self.fd = fd
         self.mapped = False
-        self._size = 0
-        status = os.fstat(fd)
-        self.inode = (status.st_dev, status.st_ino)
+        self.sealed = stamp is None  # was cut to the object's size already: what it holds must be hashed
+        self.stamp = os.urandom(STAMP) if stamp is None else stamp
+        self.inode = inode(fd)
+        self._name = name
+        self._size: int | None = None
         # A lock of its own open file: workers that outlive a killed parent for an instant must not hold it.
-        self._lock_fd = os.open(part_path, _FLAGS)
         try:
-            _lock(self._lock_fd, path)
-            if _inode(self._lock_fd) != self.inode:
-                raise Busy(f"{path}: another downloader replaced {part_path.name} just now")
+            self._lock_fd = os.open(name, _FLAGS)
+        except OSError as error:
+            raise DiskError(f"{name}: cannot be opened: {error.strerror}") from None
+        try:
+            lock(self._lock_fd, path)
+            if inode(self._lock_fd) != self.inode:
+                raise Busy(f"{path}: another downloader replaced {self.part_path.name} just now")
         except BaseException:
             os.close(self._lock_fd)
-            if fresh:
-                self.discard()
             raise
 
-    def allocate(self, size: int) -> None:
-        """Reserve ``size`` bytes on the disk and choose between mapping and pwrite.
+    def allocate(self, size: int | None) -> None:
+        """Reserve ``size`` bytes on the disk and choose between mapping and pwrite; None if the size is not known.
 
         Raises:
-            DiskError: there is no room; nothing of the object was asked for yet.
+            DiskError: there is no room; nothing of the object's body was used yet.
         """
-        self._size = size
         try:
-            reserved = _fallocate(self.fd, size)
-            if not reserved:
-                room = os.fstatvfs(self.fd)
-                if room.f_bavail * room.f_frsize < size - os.fstat(self.fd).st_blocks * 512:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.ftruncate(self.fd, size)
+            if self._name != self.part_path:
+                self._name = self._name.rename(self.part_path)
+            if size is None:
+                return
+            reserved = self._reserve(size + STAMP)
+            os.pwrite(self.fd, self.stamp, size)
         except OSError as error:
             raise DiskError(f"{self.path}: no room for {size} bytes: {error.strerror}") from None
+        self._size = size
+        self.sealed = False
         self.mapped = reserved and size > 0 and _mappable(self.fd)
 
     def check(self) -> None:
@@ -67,19 +81,30 @@ class Output:
         Raises:
             DiskError: somebody truncated, extended, removed or replaced it.
         """
-        size = os.fstat(self.fd).st_size
-        if size != self._size:
-            raise DiskError(f"{self.part_path}: was {self._size} bytes, is {size}: another process changed it")
-        try:
-            same = _inode(self.part_path) == self.inode
-        except OSError:
-            same = False
-        if not same:
+        if self._size is not None:
+            length = os.fstat(self.fd).st_size
+            if length != self._size + STAMP or os.pread(self.fd, STAMP, self._size) != self.stamp:
+                raise DiskError(f"{self.part_path}: another process truncated or changed it")
+        if not is_named(self.fd, self.part_path):
             raise DiskError(f"{self.part_path}: removed or replaced by another process")
 
-    def grow(self, size: int) -> None:
-        """Note that bytes were appended up to ``size``: the object's size was not known before."""
-        self._size = size
+    def check_length(self, length: int) -> None:
+        """Make sure that a file of unknown final size has ``length`` bytes now.
+
+        Raises:
+            DiskError: somebody else changed it.
+        """
+        if os.fstat(self.fd).st_size != length:
+            raise DiskError(f"{self.part_path}: another process truncated or changed it")
+
+    def settle(self, size: int) -> None:
+        """Note the final size of a file that grew to it.
+
+        Raises:
+            DiskError: it has another size.
+        """
+        self.check_length(size)
+        self.allocate(size)
 
     def publish(self, *, fsync: bool) -> None:
         """Give the file its final name, replacing what was there in one step; with ``fsync``, durably.
@@ -89,13 +114,11 @@ class Output:
         """
         self.check()
         try:
+            os.ftruncate(self.fd, self._size or 0)
             os.fchmod(self.fd, 0o666 & ~_umask())
             if fsync:
                 os.fdatasync(self.fd)
             self.part_path.replace(self.path)
-            # rename(2) leaves both names when they are links to one inode, as after an interrupted publication.
-            if self.part_path.exists() and _inode(self.part_path) == self.inode:
-                self.part_path.unlink()
             if fsync:
                 _sync_directory(self.path.parent)
         except OSError as error:
@@ -106,15 +129,23 @@ class Output:
     def discard(self) -> None:
         """Remove the unfinished file if the name still means this run's inode."""
         with suppress(OSError):
-            if _inode(self.part_path) == self.inode:
+            if is_named(self.fd, self.part_path):
                 self.part_path.unlink()
 
     def close(self) -> None:
         """Release the file and its lock."""
         os.close(self.fd)
-        with suppress(OSError):
-            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)  # a fork of the caller may hold the descriptor open
+        unlock(self._lock_fd)
         os.close(self._lock_fd)
+
+    def _reserve(self, length: int) -> bool:
+        if _fallocate(self.fd, length):
+            return True
+        room = os.fstatvfs(self.fd)
+        if room.f_bavail * room.f_frsize < length - os.fstat(self.fd).st_blocks * 512:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(self.fd, length)
+        return False
 
 
 def part_path_of(path: Path) -> Path:
@@ -130,12 +161,15 @@ def check_path(path: Path) -> None:
         DiskError: its directory is missing or not writable.
     """
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise UsageError(f"{path}: exists and is no regular file")
-        if not path.parent.is_dir():
-            raise DiskError(f"{path.parent}: no such directory")
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
     except (OSError, ValueError) as error:
         raise UsageError(f"{str(path)!r} cannot be an output: {error}") from None
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path}: exists and is no regular file")
+    if not path.parent.is_dir():
+        raise DiskError(f"{path.parent}: no such directory")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise DiskError(f"{path.parent}: not writable")
 
@@ -155,45 +189,48 @@ def create_output(path: Path) -> Output:
         raise Busy(f"{path}: another downloader created {part_path.name} just now") from None
     except OSError as error:
         raise DiskError(f"{part_path}: cannot be created: {error.strerror}") from None
-    return _own(path, part_path, fd, fresh=True)
+    try:
+        return Output(path, part_path, fd, os.urandom(STAMP))
+    except BaseException:
+        os.close(fd)
+        raise
 
 
-def reopen_output(path: Path, inode: tuple[int, int], size: int) -> Output | None:
-    """Open the unfinished file of an earlier run; None unless it is that very inode, ours, of ``size`` bytes.
+def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | None:
+    """Open the file that a checkpoint is about; None unless it is that very one, and ours.
 
-    A run that was killed between publishing and removing its checkpoint left the inode under the final name: it gets
-    its old name as a second one and is judged and published again.
+    It is ``OUT.part`` with the checkpoint's stamp behind its bytes. A run that was killed while it published left the
+    bytes without stamp, under either name: then the inode must agree and ``complete``, every part being marked, hold;
+    the file is hashed whatever the user trusts, and takes its old name back once the object proved to be the same.
 
     Raises:
         Busy: another downloader holds it.
     """
     part_path = part_path_of(path)
-    if not part_path.exists():
-        with suppress(OSError):
-            if _inode(path) == inode:
-                os.link(path, part_path, follow_symlinks=False)
-    try:
-        fd = os.open(part_path, _FLAGS)
-    except OSError:
-        return None
+    for name in (part_path, path):
+        try:
+            fd = os.open(name, _FLAGS)
+        except OSError:
+            continue
+        try:
+            stamp = _stamp_if_ours(fd, stored.plan.size)
+            if stamp == stored.stamp and name == part_path:
+                return Output(path, name, fd, stamp)
+            if stamp == b"" and complete and inode(fd) == stored.inode:
+                return Output(path, name, fd, None)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    return None
+
+
+def _stamp_if_ours(fd: int, size: int) -> bytes | None:
+    """Return what stands behind ``size`` bytes of a regular file of this user's; None if it is no such file."""
     status = os.fstat(fd)
-    if (
-        (status.st_dev, status.st_ino) != inode
-        or not stat.S_ISREG(status.st_mode)
-        or status.st_uid != os.geteuid()
-        or status.st_size != size
-    ):
-        os.close(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         return None
-    return _own(path, part_path, fd, fresh=False)
-
-
-def _own(path: Path, part_path: Path, fd: int, *, fresh: bool) -> Output:
-    try:
-        return Output(path, part_path, fd, fresh=fresh)
-    except BaseException:
-        os.close(fd)
-        raise
+    return os.pread(fd, STAMP, size) if status.st_size in (size, size + STAMP) else None
 
 
 def _remove_leftover(part_path: Path, path: Path) -> None:
@@ -204,26 +241,10 @@ def _remove_leftover(part_path: Path, path: Path) -> None:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise DiskError(f"{part_path}: exists and is no regular file; remove it first")
-        _lock(fd, path)
+        lock(fd, path)
         part_path.unlink()
     finally:
         os.close(fd)
-
-
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Busy(f"{path}: another downloader is writing it") from None
-    except OSError as error:
-        # Some network file systems have no locks; two downloaders there are the user's to avoid.
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-
-
-def _inode(where: int | Path) -> tuple[int, int]:
-    status = os.fstat(where) if isinstance(where, int) else os.lstat(where)
-    return status.st_dev, status.st_ino
 
 
 def _fallocate(fd: int, size: int) -> bool:

@@ -19,7 +19,7 @@ MAX_PART_COUNT = 2**24  # a checkpoint of 270 MB; beyond it bookkeeping outgrows
 MAX_OBJECT_SIZE = 2**63 - 1  # off_t
 MAX_SPAN = 64 * MIB  # long enough that one request's round trip vanishes, short enough that connections end together
 
-_SIZE = re.compile(r"(\d{1,20})\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,20})\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
 
 
@@ -107,8 +107,8 @@ def make_plan(size: int, part_size: int | None) -> Plan:
     """
     if part_size is None:
         part_size = DEFAULT_PART_SIZE
-        while size > part_size * DEFAULT_PART_COUNT:
-            part_size *= 2
+        while size > part_size * DEFAULT_PART_COUNT and part_size < MAX_PART_SIZE:
+            part_size = min(2 * part_size, MAX_PART_SIZE)
     plan = Plan(size, check_part_size(part_size))
     if plan.count > MAX_PART_COUNT:
         least = -(-size // MAX_PART_COUNT)

@@ -59,8 +59,16 @@ class _Member:
         self.welcome = welcome
         self.orders: dict[int, Order] = {}
         self.ready = False
-        ours, theirs = socket.socketpair()
-        self.errors: IO[bytes] = _anonymous_file()
+        try:
+            ours, theirs = socket.socketpair()
+            self.errors: IO[bytes] = _anonymous_file()
+            self._start(theirs)
+        except OSError as error:
+            raise FastdlError(f"a worker cannot be started: {error.strerror}") from None
+        self.pipe = Pipe(ours)
+        self.pipe.send(welcome, counters)
+
+    def _start(self, theirs: socket.socket) -> None:
         with theirs, _interrupts_blocked():
             self.process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno())],
@@ -70,8 +78,6 @@ class _Member:
                 stderr=self.errors,
                 env=_environment(),
             )
-        self.pipe = Pipe(ours)
-        self.pipe.send(welcome, counters)
 
     def last_words(self) -> str:
         self.errors.seek(0)

@@ -107,7 +107,7 @@ class Bar:
         """Draw ``event``; rich is loaded at the first one, while the workers are already fetching."""
         if self._progress is None:
             self._progress = self._begin(event)
-            self._task = self._progress.add_task("", total=event.size)
+            self._task = self._progress.add_task("", total=event.size, notes="", speed="")
         notes = f"{event.connections} connections"
         if event.parts_reused:
             notes += f", {event.parts_reused} parts reused"

@@ -32,9 +32,14 @@ def redacted_url(url: str) -> str:
     """Return ``url`` fit for messages and files: no userinfo, no query values, no control characters."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # no number: a password with an unencoded slash, question mark or number sign
     except ValueError:
         return "an unreadable URL"
-    query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&") if pair)
+    if not parts.netloc and "@" in url:
+        return "an unreadable URL"
+    query = "&".join(
+        f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in parts.query.split("&") if pair
+    )
     return printable(urlunsplit((parts.scheme, _authority(parts.netloc), parts.path, query, "")))
 
 

@@ -78,6 +78,6 @@ def parse_retry_after(value: str, now: float) -> float | None:
         return float(value[:9])
     try:
         date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, date.timestamp() - now)
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, date.timestamp() - now)

@@ -111,6 +111,8 @@ class Schedule:
         """Note that the next ``count`` parts of a lease are complete."""
         lease = self._leases[number]
         lease.done += count
+        if lease.rehash:
+            return
         self._busy_answers = 0
         self._failures.pop(lease.done - count, None)
 

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastdl import ordered
-from fastdl.checkpoint import Checkpoint, Header, Stored, identity_digest, open_checkpoint
+from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.digest import file_digest
 from fastdl.errors import IntegrityError, NetworkError, ObjectChanged, UsageError
+from fastdl.header import Header, Stored, identity_digest
 from fastdl.http import Transport
 from fastdl.output import Output, check_path, create_output, reopen_output
 from fastdl.plan import Plan, make_plan, probe_length
@@ -81,15 +82,19 @@ class Download:
             output = None
         if self._started_over:
             log.warning("%s: starting over: %s", job.path, self._started_over)
+        resumed = output is not None
         plan = make_plan(found.info.size or 0, job.part_size)
+        if checkpoint.stored is not None and resumed:
+            plan = checkpoint.stored.plan  # its part size holds if none was asked for
         if output is None:
             output = create_output(job.path)
             stack.callback(output.close)
         log.debug("%s: %s bytes in %d parts of %d", self._source.shown, found.info.size, plan.count, plan.part_size)
         try:
-            output.allocate(found.info.size or 0)
+            trust = resumed and job.resume == "trust" and not output.sealed
+            output.allocate(found.info.size)
             self._size = found.info.size
-            self._fetch(found, plan, output, checkpoint)
+            self._fetch(found, plan, output, checkpoint, resumed=resumed, trust=trust)
             integrity = self._verify(found, output)
             output.publish(fsync=job.fsync)
         except IntegrityError:
@@ -117,7 +122,7 @@ class Download:
         elif self._job.part_size not in (None, stored.plan.part_size):
             self._started_over = f"the part size was {stored.plan.part_size}, is {self._job.part_size}"
         else:
-            output = reopen_output(self._job.path, stored.inode, stored.plan.size)
+            output = reopen_output(self._job.path, stored, complete=checkpoint.complete)
             if output is not None:
                 return output
             self._started_over = "the partial file is missing, or is not the one the checkpoint is about"
@@ -152,7 +157,9 @@ class Download:
         self._fetched.retries += found.retries
         return found
 
-    def _fetch(self, found: Probe, plan: Plan, output: Output, checkpoint: Checkpoint) -> None:
+    def _fetch(
+        self, found: Probe, plan: Plan, output: Output, checkpoint: Checkpoint, *, resumed: bool, trust: bool
+    ) -> None:
         job = self._job
         if not found.ranged:
             if found.response is not None:
@@ -168,9 +175,11 @@ class Download:
                     tell=self._tell,
                 )
             return
-        if checkpoint.stored is None or self._started_over:
+        if not resumed:
             info = found.info
-            checkpoint.begin(Header(plan, self._source.identity, info.validator, info.crc64, output.inode))
+            checkpoint.begin(
+                Header(plan, self._source.identity, info.validator, info.crc64, output.inode, output.stamp)
+            )
         RangedDownload(
             self._source,
             found.info,
@@ -180,7 +189,7 @@ class Download:
             job.line,
             workers=job.workers,
             connections=job.connections,
-            trust=job.resume == "trust",
+            trust=trust,
             backoff=job.backoff,
             rng=self._rng,
             fetched=self._fetched,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import ssl
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, ProxyError, SSLError
 
-from fastdl.errors import AccessDenied, FastdlError, NetworkError, ProtocolError
+from fastdl.errors import AccessDenied, DiskError, FastdlError, NetworkError, ProtocolError
 from fastdl.redact import printable, redacted_url
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:  # noqa: C901 - one branch for each kind of foreign error
+def translated(url: str) -> Iterator[None]:  # noqa: C901, PLR0912 - one branch for each kind of foreign error
     """Turn everything urllib3, http.client, ssl and socket raise into our errors: the one border for that."""
     where = redacted_url(url)
     try:
@@ -43,7 +44,13 @@ def translated(url: str) -> Iterator[None]:  # noqa: C901 - one branch for each 
         raise _broken(where, error) from None
     except http.client.HTTPException as error:
         raise ProtocolError(f"{where}: not HTTP: {_reason(error)}") from None
-    except (HTTPError, OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno == errno.EFAULT:  # the kernel's copy met a page of the mapping without a block behind it
+            raise DiskError(
+                "the output cannot take what was received: the disk is full or the file truncated"
+            ) from None
+        raise NetworkError(f"{where}: {_reason(error)}") from None
+    except (HTTPError, ValueError) as error:
         raise NetworkError(f"{where}: {_reason(error)}") from None
 
 

@@ -72,8 +72,8 @@ def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
             raise UsageError(f"header {name!r} is fastdl's own and cannot be set")
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise UsageError("a header's name is made of letters, digits, - and _; write as in 'Name: value'")
-        if any(ord(char) < ord(" ") and char != "\t" for char in value) or "\x7f" in value:
-            raise UsageError(f"the value of header {name!r} holds control characters")
+        if any((char < " " and char != "\t") or char == "\x7f" or char > "\xff" for char in value):
+            raise UsageError(f"the value of header {name!r} holds control characters, or some beyond latin-1")
 
 
 def describe_plainly(headers: Mapping[str, str], size: int | None) -> ObjectInfo:
@@ -89,7 +89,7 @@ def explain_plainly(shown: str, refused: Refused, detail: str = "") -> FastdlErr
     text = f"{shown}: status {status}" + (f", {printable(detail)}" if detail else "")
     if status in (404, 410):
         return NotFound(f"{text}; nothing is there")
-    if status in (401, 403):
+    if status in (401, 403, 407):
         return AccessDenied(f"{text}; access denied: check credentials, policy or the URL's expiry")
     if status == 412:  # noqa: PLR2004 - RFC 9110, 15.5.13
         return ObjectChanged(f"{text}; the object was replaced during the download; run again to restart")

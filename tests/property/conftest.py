@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "fastdl",
     deadline=None,  # a busy machine is no defect
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=50,
+    stateful_step_count=25,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("fastdl")

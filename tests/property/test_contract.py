@@ -34,7 +34,7 @@ def test_the_server_reads_the_range_that_was_meant(case: tuple[int, int, int]) -
 
 
 @given(ranges(), st.booleans())
-def test_a_right_answer_comes_back_as_the_range_asked_for(case: tuple[int, int, int], *, total: bool) -> None:
+def test_a_right_answer_comes_back_as_the_range_asked_for(case: tuple[int, int, int], total: bool) -> None:
     """Written as a server writes it and read again, a range is itself."""
     start, stop, size = case
     value = f"bytes {start}-{stop - 1}/{size if total else '*'}"

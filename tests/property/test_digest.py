@@ -8,7 +8,7 @@ from fastcrc import crc64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.digest import Hasher, crc64_combine, crc64_of_parts
+from fastdl.digest import Digest, Hasher, crc64_combine, crc64_of_parts
 from fastdl.fetch import Tally
 from fastdl.plan import Plan, Run
 
@@ -66,7 +66,8 @@ def test_a_tally_cuts_any_windows_into_the_parts(case: tuple[bytes, int], draws:
     plan = Plan(len(data), part_size)
     first = draws.draw(st.integers(0, plan.count - 1))
     run = Run(first, draws.draw(st.integers(first + 1, plan.count)))
-    tally, told = Tally(plan, run), []
+    tally = Tally(plan, run)
+    told: list[Digest] = []
     while tally.offset < tally.stop:
         count = draws.draw(st.integers(1, tally.stop - tally.offset))
         index, digests = tally.feed(memoryview(data)[tally.offset : tally.offset + count])

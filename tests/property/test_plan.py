@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from hypothesis import given
@@ -28,7 +29,7 @@ def test_parts_tile_the_object(plan: Plan) -> None:
     parts = [plan.part(index) for index in range(plan.count)]
     assert [part.index for part in parts] == list(range(plan.count))
     assert (parts[0].start, parts[-1].stop) == (0, plan.size)
-    assert all(before.stop == after.start for before, after in zip(parts, parts[1:], strict=False))
+    assert all(before.stop == after.start for before, after in itertools.pairwise(parts))
     assert all(part.nbytes == plan.part_size for part in parts[:-1])
     assert 0 < parts[-1].nbytes <= plan.part_size
 

@@ -76,4 +76,4 @@ def test_a_usage_error_is_a_value_error() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """The lazy package behaves as an eager one."""
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
-        _ = fastdl.nonsense  # type: ignore[attr-defined]
+        _ = fastdl.nonsense

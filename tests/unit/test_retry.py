@@ -137,7 +137,20 @@ def test_a_huge_retry_after_is_still_a_number(value: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *("", "soon", "-5", "+5", "1.5", "1e3", "0x10", "inf", "nan", "5, 5", "\u0663", "Wed, 99 Jan 2025 00:00:00 GMT"),
+        *(
+            "",
+            "soon",
+            "-5",
+            "+5",
+            "1.5",
+            "1e3",
+            "0x10",
+            "inf",
+            "nan",
+            "5, 5",
+            "\u0663",
+            "Wed, 99 Jan 2025 00:00:00 GMT",
+        ),
         *("Wed, 01 Jan 2025", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2025 99:99:99 GMT"),
     ],
 )

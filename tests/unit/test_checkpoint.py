@@ -1,0 +1,319 @@
+"""The checkpoint keeps what was marked, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import resource
+import stat
+import struct
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import xxhash
+
+from fastdl.checkpoint import open_checkpoint
+from fastdl.digest import Digest
+from fastdl.errors import Busy, DiskError
+from fastdl.header import SLOT, Header, Stored, identity_digest
+from fastdl.plan import Plan, Run
+from fastdl.validator import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+IDENTITY = "https://host/object?key=secret"
+VALIDATOR = Validator('"t\xe4g"', "Wed, 01 Jan 2025 00:00:00 GMT", "v1")
+STAMP = bytes(range(16))
+HEADER = Header(Plan(95, 10), IDENTITY, VALIDATOR, 2**64 - 1, (7, 11), STAMP)
+DIGESTS = [Digest(index + 1, 2**64 - 1 - index) for index in range(10)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name a checkpoint that does not exist."""
+    return tmp_path / "out.cp"
+
+
+def write(path: Path, *marks: int, header: Header = HEADER) -> bytes:
+    """Make a checkpoint with marks and return its bytes."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(header)
+        for index in marks:
+            checkpoint.mark(index, DIGESTS[index])
+    return path.read_bytes()
+
+
+def forge(slot: bytes, at: int, data: bytes) -> bytes:
+    """Change a slot's bytes and make its hash right."""
+    body = (slot[:at] + data + slot[at + len(data) :])[: SLOT - 8]
+    return body + struct.pack("<Q", xxhash.xxh3_64_intdigest(body))
+
+
+@contextmanager
+def no_file_longer_than(nbytes: int) -> Iterator[None]:
+    """Let the kernel refuse to write any file of this process beyond a length."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def open_descriptors() -> int:
+    """Count this process's descriptors."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_new_checkpoint_says_nothing(path: Path) -> None:
+    """Neither a header nor damage: there was no earlier run."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert (checkpoint.stored, checkpoint.damage, checkpoint.any_marked) == (None, "", False)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("crc64", [None, 0, 2**64 - 1])
+def test_the_header_comes_back(path: Path, crc64: int | None) -> None:
+    """Everything that two runs must agree on; a CRC of 0 is not an unknown one."""
+    write(path, header=Header(HEADER.plan, IDENTITY, VALIDATOR, crc64, (2**64 - 1, 2**63), STAMP))
+    with closing(open_checkpoint(path)) as checkpoint:
+        digest = hashlib.sha256(IDENTITY.encode()).digest()
+        assert checkpoint.stored == Stored(HEADER.plan, digest, VALIDATOR, crc64, (2**64 - 1, 2**63), STAMP, 1)
+
+
+def test_marks_come_back_with_their_digests(path: Path) -> None:
+    """Exactly those marked, with exactly what was recorded."""
+    write(path, 0, 3, 4, 9)
+    with closing(open_checkpoint(path)) as checkpoint:
+        marked, missing = checkpoint.runs()
+        assert marked == [Run(0, 1), Run(3, 5), Run(9, 10)]
+        assert missing == [Run(1, 3), Run(5, 9)]
+        assert [checkpoint.digest(index) for index in (0, 3, 4, 9)] == [DIGESTS[index] for index in (0, 3, 4, 9)]
+        assert list(checkpoint.crcs()) == [DIGESTS[i].crc64 if i in (0, 3, 4, 9) else 0 for i in range(10)]
+
+
+@pytest.mark.parametrize(("marks", "missing"), [((), [Run(0, 10)]), (tuple(range(10)), []), ((0,), [Run(1, 10)])])
+def test_runs_are_complete_at_the_edges(path: Path, marks: tuple[int, ...], missing: list[Run]) -> None:
+    """Nothing marked, everything marked, one end marked."""
+    write(path, *marks)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.runs()[1] == missing
+
+
+def test_a_cleared_mark_is_gone_for_good(path: Path) -> None:
+    """Bit and record: a stale record can never pass for a true one."""
+    write(path, 3, 4)
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.clear(3)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.runs()[0] == [Run(4, 5)]
+        assert checkpoint.digest(3) == Digest(0, 0)
+
+
+def test_to_begin_forgets_every_mark(path: Path) -> None:
+    """Marks of another object never survive a new header, which has a higher generation."""
+    write(path, *range(10))
+    write(path, 1)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.runs()[0] == [Run(1, 2)]
+        assert checkpoint.digest(0) == Digest(0, 0)
+        assert checkpoint.stored is not None
+        assert checkpoint.stored.generation == 2
+
+
+def test_the_file_is_what_its_specification_says(path: Path) -> None:
+    """Byte by byte, read with nothing of ours."""
+    data = write(path, 0, 9)
+    slot = data[:SLOT]
+    assert data[SLOT : 2 * SLOT] == slot
+    assert len(data) == 3 * SLOT + 16 * 10
+    fields = (b"fastdlCP", 1, 1, 1, 95, 10, 7, 11, 2**64 - 1, hashlib.sha256(IDENTITY.encode()).digest())
+    assert struct.unpack_from("<8sIIQQQQQQ32s16s", slot) == (*fields, STAMP)
+    texts = [text.encode("latin-1") for text in (VALIDATOR.etag, VALIDATOR.last_modified, VALIDATOR.version_id)]
+    joined = b"".join(struct.pack("<H", len(text)) + text for text in texts)
+    assert slot[112 : SLOT - 8] == joined.ljust(SLOT - 8 - 112, b"\0")
+    assert struct.unpack("<Q", slot[-8:])[0] == xxhash.xxh3_64_intdigest(slot[:-8])
+    assert data[2 * SLOT : 3 * SLOT] == bytes([1, 2]).ljust(SLOT, b"\0")
+    assert struct.unpack_from("<QQ", data, 3 * SLOT + 16 * 9) == (DIGESTS[9].xxh3, DIGESTS[9].crc64)
+    assert data[3 * SLOT + 16 : 3 * SLOT + 16 * 9] == bytes(16 * 8)
+
+
+def test_no_secret_is_in_the_file(path: Path) -> None:
+    """Of the source's identity only the digest is stored."""
+    assert b"secret" not in write(path, 1)
+    assert identity_digest(IDENTITY) != identity_digest(IDENTITY + "x")
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_one_damaged_slot_costs_nothing(path: Path, slot: int) -> None:
+    """Either slot alone carries the header."""
+    data = bytearray(write(path, 3))
+    data[SLOT * slot : SLOT * (slot + 1)] = bytes(SLOT)
+    path.write_bytes(data)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert (checkpoint.damage, checkpoint.runs()[0]) == ("", [Run(3, 4)])
+
+
+def test_of_two_valid_slots_the_younger_counts(path: Path) -> None:
+    """A generation tells which of two headers was written last."""
+    data = write(path)
+    young = forge(data[:SLOT], 16, struct.pack("<Q", 5))
+    path.write_bytes(data[:SLOT] + young + data[2 * SLOT :])
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.stored is not None
+        assert checkpoint.stored.generation == 5
+
+
+@pytest.mark.parametrize("foreign", [b"a user's own file", b"\xff" * 3 * SLOT, bytes(SLOT) + b"x", b"otherCP!" * 4096])
+def test_a_file_that_never_was_a_checkpoint_is_left_alone(path: Path, foreign: bytes) -> None:
+    """A name that the user gave by mistake, or had already, costs nobody a file."""
+    path.write_bytes(foreign)
+    descriptors = open_descriptors()
+    with pytest.raises(DiskError, match="is no checkpoint of fastdl's and is left alone"):
+        open_checkpoint(path)
+    assert (path.read_bytes(), open_descriptors()) == (foreign, descriptors)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: bytes(len(data)),
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: data[:100],
+        lambda data: data[:1],
+        lambda data: b"\xff" * SLOT + data[SLOT:-1],
+        lambda data: b"fas" + bytes(len(data) - 3),
+        lambda data: forge(data[:SLOT], 8, struct.pack("<I", 2)) * 2 + data[2 * SLOT :],
+        lambda data: forge(data[:SLOT], 8, struct.pack(">I", 1)) * 2 + data[2 * SLOT :],
+        lambda data: forge(data[:SLOT], 24, struct.pack("<Q", 101)) * 2 + data[2 * SLOT :],
+        lambda data: forge(data[:SLOT], 24, struct.pack("<Q", 2**64 - 1)) * 2 + data[2 * SLOT :],
+        lambda data: forge(data[:SLOT], 32, struct.pack("<Q", 0)) * 2 + data[2 * SLOT :],
+        lambda data: forge(data[:SLOT], 32, struct.pack("<Q", 2**64 - 1)) * 2 + data[2 * SLOT :],
+        lambda data: forge(data[:SLOT], 112, b"\xff\xff") * 2 + data[2 * SLOT :],
+        lambda data: forge(data[:SLOT], 112, struct.pack("<H", SLOT - 8 - 112)) * 2 + data[2 * SLOT :],
+    ],
+)
+def test_a_damaged_or_forged_file_is_not_used(path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    """Zeros, another length, another version, impossible numbers: the reason is told and the next run begins anew."""
+    path.write_bytes(spoil(write(path, 3)))
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert (checkpoint.stored, checkpoint.damage) == (None, "the checkpoint is damaged")
+        assert not checkpoint.any_marked
+        checkpoint.begin(HEADER)
+        assert checkpoint.runs() == ([], [Run(0, 10)])
+
+
+def test_the_last_generation_is_followed_by_another_one(path: Path) -> None:
+    """No number in a forged header makes beginning anew impossible."""
+    data = write(path)
+    path.write_bytes(forge(data[:SLOT], 16, b"\xff" * 8) * 2 + data[2 * SLOT :])
+    write(path, 2)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.runs()[0] == [Run(2, 3)]
+
+
+def test_a_second_downloader_is_kept_out(path: Path) -> None:
+    """While one holds the checkpoint another is Busy, and leaves its bytes alone; afterwards it is free."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(HEADER)
+        checkpoint.mark(1, DIGESTS[1])
+        before = path.read_bytes()
+        with pytest.raises(Busy, match="another downloader holds it"):
+            open_checkpoint(path)
+        assert path.read_bytes() == before
+    open_checkpoint(path).close()
+
+
+def test_a_refused_open_leaves_no_descriptor(path: Path) -> None:
+    """Thousands of refusals exhaust nothing."""
+    with closing(open_checkpoint(path)):
+        before = open_descriptors()
+        with pytest.raises(Busy):
+            open_checkpoint(path)
+        assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "directory", "fifo", "device"])
+def test_only_a_regular_file_is_a_checkpoint(tmp_path: Path, path: Path, kind: str) -> None:
+    """A planted link, directory, pipe or device is refused and not followed."""
+    target = tmp_path / "target"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind != "device":
+        path.symlink_to(target)
+    if kind == "symlink":
+        target.write_bytes(b"precious")
+    with pytest.raises(DiskError):
+        open_checkpoint(Path("/dev/null") if kind == "device" else path)
+    assert target.exists() == (kind == "symlink")
+
+
+def test_another_users_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shared directory nobody else's checkpoint is believed."""
+    write(path, 1)
+    stranger = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    with pytest.raises(DiskError, match="no checkpoint of this user"):
+        open_checkpoint(path)
+
+
+def test_a_missing_directory_is_a_disk_error(tmp_path: Path) -> None:
+    """The message names the path and the reason."""
+    with pytest.raises(DiskError, match=r"missing/out\.cp: the checkpoint cannot be opened: No such file"):
+        open_checkpoint(tmp_path / "missing" / "out.cp")
+
+
+def test_removing_takes_only_the_own_file(path: Path) -> None:
+    """A file that took the name meanwhile stays."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        path.unlink()
+        path.write_bytes(b"another's")
+        checkpoint.remove()
+    assert path.read_bytes() == b"another's"
+
+
+def test_a_removed_checkpoint_is_gone(path: Path) -> None:
+    """After success nothing is left, and removing twice is no error."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(HEADER)
+        checkpoint.remove()
+        checkpoint.remove()
+    assert not path.exists()
+
+
+def test_without_a_path_marks_live_in_memory(tmp_path: Path) -> None:
+    """A download without checkpoint works the same and leaves no file."""
+    with closing(open_checkpoint(None)) as checkpoint:
+        checkpoint.begin(HEADER)
+        checkpoint.mark(2, DIGESTS[2])
+        assert checkpoint.runs()[0] == [Run(2, 3)]
+        checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_a_checkpoint_is_told_at_once(path: Path) -> None:
+    """Before the first byte of the object is asked for."""
+    with closing(open_checkpoint(path)) as checkpoint, no_file_longer_than(SLOT), pytest.raises(DiskError):
+        checkpoint.begin(HEADER)
+
+
+def test_a_full_disk_costs_resumability_and_not_the_download(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Marks that the disk refuses stay in memory; one warning says so."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(HEADER)
+        checkpoint.mark(0, DIGESTS[0])
+        with caplog.at_level(logging.WARNING, "fastdl"), no_file_longer_than(SLOT):
+            checkpoint.mark(1, DIGESTS[1])
+            checkpoint.mark(2, DIGESTS[2])
+        assert checkpoint.runs()[0] == [Run(0, 3)]
+    assert len(caplog.records) == 1
+    assert "the download goes on" in caplog.text
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.runs()[0] == [Run(0, 1)]

@@ -1,0 +1,339 @@
+"""The output is this run's own file until it is published."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastdl.errors import Busy, DiskError, UsageError
+from fastdl.header import STAMP, Stored
+from fastdl.output import Output, check_path, create_output, part_path_of, reopen_output
+from fastdl.plan import Plan
+from fastdl.validator import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATA = b"0123456789" * 1000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name an output that does not exist."""
+    return tmp_path / "out"
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Set the umask for a block."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Output]:
+    """Yield an output with all of its bytes, not yet published."""
+    with closing(create_output(path)) as output:
+        output.allocate(len(DATA))
+        os.pwrite(output.fd, DATA, 0)
+        yield output
+
+
+def inode(path: Path) -> tuple[int, int]:
+    """Tell which file a name means."""
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def stored(output: Output, **changes: tuple[int, int] | bytes) -> Stored:
+    """Make the header of the checkpoint that is about an output."""
+    known = Stored(Plan(len(DATA), 100), b"", Validator(), None, output.inode, output.stamp, 1)
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+def names(folder: Path) -> list[str]:
+    """List a directory."""
+    return [path.name for path in folder.iterdir()]
+
+
+def open_descriptors() -> int:
+    """Count this process's descriptors."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 10**7])
+def test_an_allocated_output_has_its_size_and_zeros(path: Path, size: int) -> None:
+    """Before the first byte arrives the file holds the object's zeros and a stamp, private, under another name."""
+    with closing(create_output(path)) as output:
+        output.allocate(size)
+        output.check()
+        status = os.fstat(output.fd)
+        assert (status.st_size, stat.S_IMODE(status.st_mode)) == (size + STAMP, 0o600)
+        assert os.pread(output.fd, min(size, 10), 0) == bytes(min(size, 10))
+        assert os.pread(output.fd, 100, size) == output.stamp
+    assert not path.exists()
+
+
+def test_only_what_can_be_mapped_is_mapped(path: Path) -> None:
+    """An empty output has nothing to map, on any file system."""
+    with closing(create_output(path)) as output:
+        output.allocate(0)
+        assert not output.mapped
+
+
+def test_no_room_is_an_error_before_the_first_byte(path: Path) -> None:
+    """A size that no disk has is refused at once, with the size in the text."""
+    with closing(create_output(path)) as output, pytest.raises(DiskError, match=f"no room for {2**60} bytes"):
+        output.allocate(2**60)
+
+
+def test_allocating_again_keeps_the_bytes(path: Path) -> None:
+    """Resuming allocates anew and loses nothing."""
+    with written(path) as output:
+        output.allocate(len(DATA))
+        assert os.pread(output.fd, len(DATA), 0) == DATA
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_publishing_gives_the_final_name_and_takes_the_other(path: Path, *, fsync: bool) -> None:
+    """All bytes, one name, the very inode that was written."""
+    with written(path) as output:
+        output.publish(fsync=fsync)
+        assert inode(path) == output.inode
+    assert path.read_bytes() == DATA
+    assert names(path.parent) == ["out"]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
+def test_the_published_mode_is_the_umasks(path: Path, mask: int) -> None:
+    """As every program's files: 0666 without the umask; until then nobody else may read."""
+    with umask(mask), written(path) as output:
+        assert stat.S_IMODE(os.fstat(output.fd).st_mode) == 0o600
+        output.publish(fsync=False)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_an_existing_output_is_replaced_in_one_step(path: Path) -> None:
+    """Whoever has the old file open keeps it; the name means the new one."""
+    path.write_bytes(b"old")
+    with path.open("rb") as old, written(path) as output:
+        assert path.read_bytes() == b"old"
+        output.publish(fsync=False)
+        assert old.read() == b"old"
+    assert path.read_bytes() == DATA
+
+
+def test_a_failed_publication_keeps_the_bytes(path: Path) -> None:
+    """A directory that took the name is no reason to throw the download away."""
+    with written(path) as output:
+        (path / "full").mkdir(parents=True)
+        with pytest.raises(DiskError, match=r"cannot be published: .*; the bytes are kept in .*out\.part"):
+            output.publish(fsync=False)
+    assert part_path_of(path).read_bytes()[: len(DATA)] == DATA
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "directory", "fifo"])
+def test_what_stands_in_the_parts_place_is_not_touched(path: Path, kind: str) -> None:
+    """A planted link is not followed, and nothing that is not a file is opened or removed."""
+    part_path, target = part_path_of(path), path.with_name("target")
+    if kind == "directory":
+        part_path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(part_path)
+    else:
+        part_path.symlink_to(target)
+    if kind == "symlink":
+        target.write_bytes(b"precious")
+    before, descriptors = part_path.lstat(), open_descriptors()
+    with pytest.raises(DiskError):
+        create_output(path)
+    assert part_path.lstat().st_ino == before.st_ino
+    assert target.exists() == (kind == "symlink")
+    assert open_descriptors() == descriptors
+
+
+def test_a_leftover_is_replaced(path: Path) -> None:
+    """What an earlier run left and nobody can resume makes room for a new file."""
+    part_path_of(path).write_bytes(b"leftover")
+    with part_path_of(path).open("rb") as old, closing(create_output(path)) as output:
+        assert os.fstat(output.fd).st_size == 0
+        assert os.fstat(old.fileno()).st_nlink == 0
+        assert inode(part_path_of(path)) == output.inode
+
+
+@pytest.mark.parametrize("again", ["create", "reopen"])
+def test_a_second_downloader_is_kept_out(path: Path, again: str) -> None:
+    """While one writes, another is Busy and changes nothing; afterwards it is free."""
+    with written(path) as output:
+        descriptors = open_descriptors()
+        with pytest.raises(Busy, match="another downloader holds it"):
+            create_output(path) if again == "create" else reopen_output(path, stored(output), complete=False)
+        assert open_descriptors() == descriptors
+        output.check()
+    create_output(path).close()
+
+
+def test_an_unfinished_output_is_reopened(path: Path) -> None:
+    """The same stamp behind the same size, with its bytes; the inode's number may have changed with the disk."""
+    with written(path) as output:
+        known = stored(output, inode=(0, 0))
+    reopened = reopen_output(path, known, complete=False)
+    assert reopened is not None
+    with closing(reopened):
+        assert (reopened.stamp, reopened.sealed) == (known.stamp, False)
+        assert os.pread(reopened.fd, len(DATA), 0) == DATA
+
+
+@pytest.mark.parametrize("change", ["stamp", "no stamp", "size", "symlink", "missing", "directory", "owner"])
+def test_another_file_is_not_resumed(path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of another file, of another owner or behind a link never count as ours."""
+    with written(path) as output:
+        known = stored(output)
+    part_path, kept = part_path_of(path), path.with_name("kept")
+    if change == "size":
+        os.truncate(part_path, len(DATA) - 1)
+    elif change == "no stamp":
+        os.truncate(part_path, len(DATA))
+    elif change == "stamp":
+        known = stored(output, stamp=bytes(STAMP))
+    elif change == "owner":
+        stranger = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    else:
+        part_path.rename(kept)
+        if change == "symlink":
+            part_path.symlink_to(kept)
+        elif change == "directory":
+            part_path.mkdir()
+    descriptors = open_descriptors()
+    assert reopen_output(path, known, complete=False) is None
+    assert open_descriptors() == descriptors
+
+
+def test_a_publication_that_was_killed_is_resumed(path: Path) -> None:
+    """Killed between rename and the removal of its checkpoint, the bytes are judged and published again."""
+    with written(path) as output:
+        known = stored(output)
+        output.publish(fsync=False)
+    assert reopen_output(path, known, complete=False) is None
+    again = reopen_output(path, known, complete=True)
+    assert again is not None
+    with closing(again):
+        assert again.sealed
+        assert path.read_bytes() == DATA
+        again.allocate(len(DATA))
+        assert not path.exists()
+        again.publish(fsync=False)
+    assert (path.read_bytes(), names(path.parent)) == (DATA, ["out"])
+
+
+def test_an_unrelated_finished_file_is_not_taken_for_an_unfinished_one(path: Path) -> None:
+    """A file of the same size that the user put there keeps its only name."""
+    with written(path) as output:
+        known = stored(output)
+        output.discard()
+        path.write_bytes(DATA)
+    assert reopen_output(path, known, complete=True) is None
+    assert names(path.parent) == ["out"]
+
+
+@pytest.mark.parametrize(
+    "change", ["truncated", "truncated and extended", "extended", "removed", "replaced", "replaced by a link"]
+)
+def test_meddling_is_noticed(path: Path, change: str) -> None:
+    """A file that another process changed is neither written on nor published."""
+    with written(path) as output:
+        part_path = output.part_path
+        if change == "truncated":
+            os.truncate(part_path, 1)
+        elif change == "truncated and extended":
+            os.truncate(part_path, len(DATA) - 1)
+            os.truncate(part_path, len(DATA) + STAMP)
+        elif change == "extended":
+            os.truncate(part_path, len(DATA) + STAMP + 1)
+        else:
+            part_path.rename(path.with_name("moved"))
+            if change == "replaced":
+                part_path.write_bytes(DATA)
+            elif change == "replaced by a link":
+                part_path.symlink_to("moved")
+        with pytest.raises(DiskError, match="another process"):
+            output.check()
+        with pytest.raises(DiskError, match="another process"):
+            output.publish(fsync=False)
+    assert not path.exists()
+
+
+def test_a_stream_may_grow_its_file(path: Path) -> None:
+    """Where the size was not known before, it is noted as bytes arrive."""
+    with closing(create_output(path)) as output:
+        output.allocate(None)
+        os.pwrite(output.fd, DATA, 0)
+        with pytest.raises(DiskError, match="another process"):
+            output.settle(len(DATA) - 1)
+        output.settle(len(DATA))
+        output.publish(fsync=False)
+    assert path.read_bytes() == DATA
+
+
+def test_discarding_removes_the_own_file(path: Path) -> None:
+    """Nothing unusable is left behind, and doing it twice is no error."""
+    with written(path) as output:
+        output.discard()
+        output.discard()
+    assert names(path.parent) == []
+
+
+def test_discarding_never_removes_another_file(path: Path) -> None:
+    """What took the name meanwhile stays, and so does the published file."""
+    with written(path) as output:
+        output.publish(fsync=False)
+        part_path_of(path).write_bytes(b"another's")
+        output.discard()
+    assert part_path_of(path).read_bytes() == b"another's"
+    assert path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("kind", ["directory", "symlink", "fifo", "device"])
+def test_an_output_that_can_be_none_is_refused(path: Path, kind: str) -> None:
+    """Before anything is asked of the network; the text says it once."""
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "symlink":
+        path.symlink_to("target")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    target = Path("/dev/null") if kind == "device" else path
+    with pytest.raises(UsageError) as caught:
+        check_path(target)
+    assert str(caught.value) == f"{target}: exists and is no regular file"
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b", "a\ud800"], ids=["long", "NUL", "surrogate"])
+def test_an_impossible_name_is_refused(tmp_path: Path, name: str) -> None:
+    """Too long or with a NUL: a usage error and no traceback."""
+    with pytest.raises(UsageError, match="cannot be an output"):
+        check_path(tmp_path / name)
+
+
+def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
+    """It is not made: a mistyped path should not fill another disk."""
+    with pytest.raises(DiskError, match="missing: no such directory"):
+        check_path(tmp_path / "missing" / "out")
+
+
+def test_ordinary_outputs_are_accepted(path: Path) -> None:
+    """A new name, and an existing file."""
+    check_path(path)
+    path.write_bytes(b"old")
+    check_path(path)
+    assert path.read_bytes() == b"old"
