@@ -115,12 +115,12 @@ def parse_checksum(text: str) -> Expected:
     return Expected(algorithm, value)
 
 
-def file_digest(fd: int, algorithm: str) -> str:
-    """Hash a whole open file and return the digest in hex; ``algorithm`` as parse_checksum took it."""
+def file_digest(fd: int, size: int, algorithm: str) -> str:
+    """Hash the first ``size`` bytes of an open file with what parse_checksum took; return the digest in hex."""
     digest: Any = xxhash.xxh3_64() if algorithm == "xxh3" else hashlib.new(algorithm)
     buffer = memoryview(bytearray(_BUFFER))
     offset = 0
-    while count := os.preadv(fd, [buffer], offset):
+    while count := os.preadv(fd, [buffer[: size - offset]], offset):
         digest.update(buffer[:count])
         offset += count
     return str(digest.hexdigest())

@@ -1,25 +1,18 @@
-"""HTTP over urllib3, with bodies received straight into the caller's buffer.
-
-``urllib3.HTTPResponse.readinto`` reads into a new bytes object and copies (urllib3 issue 1540); its connection
-class, however, lets the ``http.client`` response be kept, and CPython receives that one's body into any writable
-buffer: a third of the CPU time per byte.
-"""
+"""HTTP requests and answers: redirects, proxies, TLS; bodies are received straight into the caller's buffer."""
 
 from __future__ import annotations
 
 import functools
-import http.client
 import re
 import ssl
-import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import create_urllib3_context, make_headers
 
+from fastdl.connections import POOLS, asking
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
 from fastdl.messages import Line, Request
 from fastdl.redact import printable, redacted_url
@@ -27,59 +20,15 @@ from fastdl.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from http.client import HTTPResponse
 
 USER_AGENT = "fastdl/0.1"
 MAX_REDIRECTS = 10
-MAX_INTERIM = 32
 EXCERPT = 64 * 1024  # bytes of an error body worth reading
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # What may follow a redirect to another origin; every other header may be a secret. Source: the redirect CVEs of curl,
 # requests and urllib3, which each forgot one name on a list of forbidden ones.
 _HARMLESS = frozenset(("range", "accept-encoding", "user-agent"))
-
-
-class _Body(http.client.HTTPResponse):
-    """Skips interim answers, of which http.client itself knows only 100."""
-
-    def begin(self) -> None:
-        for _ in range(MAX_INTERIM):
-            super().begin()
-            if not 102 <= self.status < 200:  # noqa: PLR2004 - RFC 9110, 15.2; 101 was never asked for
-                return
-            self.headers = None  # type: ignore[assignment] # else it believes to have begun
-        raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
-
-
-_exact = threading.local()  # target: what urllib3 must not normalise, because a signature may cover it
-
-
-class _KeepsBody:
-    """Mix-in for urllib3's connections: keeps the response whose body can be read without a copy."""
-
-    body: http.client.HTTPResponse
-
-    def response_class(self, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
-        self.body = _Body(*args, **kwargs)
-        return self.body
-
-    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        super().putrequest(method, _exact.target or url, *args, **kwargs)  # type: ignore[misc]
-
-
-class _Plain(_KeepsBody, HTTPConnection):  # type: ignore[misc]
-    pass
-
-
-class _Secure(_KeepsBody, HTTPSConnection):  # type: ignore[misc]
-    pass
-
-
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Secure
 
 
 class Response:
@@ -90,7 +39,7 @@ class Response:
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, request: Request) -> None:
         self._raw = raw
-        self._body: http.client.HTTPResponse = raw.connection.body  # type: ignore[union-attr]
+        self._body: HTTPResponse = raw.connection.body  # type: ignore[union-attr]
         self.request = request
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
@@ -121,7 +70,7 @@ class Response:
     def excerpt(self, limit: int = EXCERPT) -> bytes:
         """Return at most ``limit`` bytes of the body and end the answer."""
         buffer, count = bytearray(limit), 0
-        with suppress(NetworkError):
+        with suppress(NetworkError), asking(connection=self._raw.connection):
             count = self.readinto(memoryview(buffer))
         self.finish()
         return bytes(buffer[:count])
@@ -139,12 +88,12 @@ class Transport:
     def __init__(self, line: Line, connections: int) -> None:
         self._timeout = urllib3.Timeout(connect=line.connect_timeout, read=line.read_timeout)
         self._proxied = bool(line.proxy)
-        self._line = line
+        self.line = line
         self._manager = _manager(line, connections)
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        return _tls_context(self._line)
+        return _tls_context(self.line)
 
     def open(self, request: Request, extra: tuple[tuple[str, str], ...] = ()) -> Response:
         """Send a GET with ``extra`` headers and return the answer's head; follows redirects.
@@ -180,10 +129,11 @@ class Transport:
             target = parts._replace(fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
         options = {"ssl_context": self._context} if parts.scheme == "https" else None
         host = _ascii_host(parts)
-        with translated(request.url):
+        # What urllib3 would have to percent-encode it may; everything else goes out as it is.
+        exact = target if re.fullmatch(r"[!-~]+", target) else None
+        with translated(request.url), asking(exact):
             pool = self._manager.connection_from_host(host, parts.port, parts.scheme, options)
             for fresh in (False, True):
-                _exact.target = target if re.fullmatch(r"[!-~]+", target) else ""
                 try:
                     raw = pool.urlopen(
                         "GET",
@@ -256,7 +206,7 @@ def _manager(line: Line, connections: int) -> urllib3.PoolManager:
         manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
     else:
         manager = urllib3.PoolManager(maxsize=connections)
-    manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+    manager.pool_classes_by_scheme = POOLS
     return manager
 
 

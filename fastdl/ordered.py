@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastcrc import crc64
 
+from fastdl.connections import patience
 from fastdl.contract import content_length
 from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
 from fastdl.fetch import FIRST_WINDOW, WINDOW, next_window
@@ -53,12 +54,15 @@ def fetch_stream(
             if response is None:
                 fetched.requests += 1
                 fetched.retries += 1
-                response = _ask_again(source, found, transport)
+                with patience(stall):
+                    response = _ask_again(source, found, transport)
             return _copy(response, output, fetched, stall, tell)
-        except (NetworkError, Refused) as error:
-            failure: FastdlError = source.explain(error) if isinstance(error, Refused) else error
-            sleep(attempts.after(failure))
-            response = None
+        except NetworkError as error:
+            failure: FastdlError = error
+        except Refused as error:
+            failure = source.explain(error)
+        sleep(attempts.after(failure))
+        response = None
 
 
 def _ask_again(source: Source, found: Probe, transport: Transport) -> Response:

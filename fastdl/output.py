@@ -174,6 +174,18 @@ def check_path(path: Path) -> None:
         raise DiskError(f"{path.parent}: not writable")
 
 
+def check_room(path: Path, size: int) -> None:
+    """Refuse an object that the file system cannot hold, before anything is planned for it.
+
+    Raises:
+        DiskError: there is less room.
+    """
+    room = os.statvfs(path.parent)
+    free = room.f_bavail * room.f_frsize
+    if size > free:
+        raise DiskError(f"{path}: no room for {size} bytes: {free} are free")
+
+
 def create_output(path: Path) -> Output:
     """Create ``OUT.part`` anew, mode 0600; leftovers of an earlier run that cannot be resumed are replaced.
 

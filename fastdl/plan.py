@@ -16,7 +16,6 @@ MAX_PART_SIZE = 5 * GIB  # the limit of one multipart upload part in OSS and S3,
 DEFAULT_PART_SIZE = 8 * MIB  # lost work per killed connection stays small, a report per part costs nothing
 DEFAULT_PART_COUNT = 2**17  # beyond 1 TiB the default part grows, so that the checkpoint stays near 2 MiB
 MAX_PART_COUNT = 2**24  # a checkpoint of 270 MB; beyond it bookkeeping outgrows the download
-MAX_OBJECT_SIZE = 2**63 - 1  # off_t
 MAX_SPAN = 64 * MIB  # long enough that one request's round trip vanishes, short enough that connections end together
 
 _SIZE = re.compile(r"(\d{1,20})\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastdl.connections import patience
 from fastdl.contract import check_partial, check_uncoded, content_length, is_partial, range_header, unsatisfied_size
-from fastdl.errors import NetworkError, ObjectChanged, Refused
+from fastdl.errors import FastdlError, NetworkError, ObjectChanged, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,13 +55,16 @@ def probe(
     while True:
         requests += 1
         try:
-            found = _ask(source, transport, start, stop)
-        except (NetworkError, Refused) as error:
-            failure = source.explain(error) if isinstance(error, Refused) else error
-            sleep(attempts.after(failure))
-            continue
-        found.requests, found.retries = requests, attempts.failures
-        return found
+            with patience(transport.line.read_timeout):
+                found = _ask(source, transport, start, stop)
+        except NetworkError as error:
+            failure: FastdlError = error
+        except Refused as error:
+            failure = source.explain(error)
+        else:
+            found.requests, found.retries = requests, attempts.failures
+            return found
+        sleep(attempts.after(failure))
 
 
 def _ask(source: Source, transport: Transport, start: int, stop: int) -> Probe:

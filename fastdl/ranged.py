@@ -132,7 +132,7 @@ class RangedDownload:
         first, rest = divmod(found.start, self._plan.part_size)
         run = Run(first, max(first + 1, -(-found.stop // self._plan.part_size)))
         whole = not rest and self._plan.bounds(run) == (found.start, found.stop)
-        number = self._schedule.adopt(run) if whole else None
+        number = self._schedule.adopt(run, self._clock()) if whole else None
         if number is None:
             found.close()  # asked for before the part size was known, or only to hear whether the object is the same
             self._idle.append(CALLER_SLOT)
@@ -157,7 +157,7 @@ class RangedDownload:
                 self._pool.give(order)
             elif self._caller is not None:
                 self._caller.give(order)
-        while self._idle_hash and (check := self._schedule.take_rehash()):
+        while self._idle_hash and (check := self._schedule.take_rehash(now)):
             number, run = check
             slot = self._idle_hash.pop(0)
             self._watches[number] = _Watch(slot, 0, now)
@@ -188,7 +188,7 @@ class RangedDownload:
                     self._proven |= event.number > self._renewed_after
             self._schedule.complete(event.number, len(event.digests))
         if event.finished:
-            self._end(event.number, event.error)
+            self._end(event.number, event.error, lease.taken)
 
     def _judge(self, index: int, digest: Digest) -> None:
         """Compare what is on the disk with what was recorded."""
@@ -201,7 +201,7 @@ class RangedDownload:
             self._fetched.parts_damaged.append(index)
             self._schedule.miss(index)
 
-    def _end(self, number: int, error: FastdlError | None) -> None:
+    def _end(self, number: int, error: FastdlError | None, taken: float) -> None:
         rehash = self._release(number)
         rest = self._schedule.end(number)
         if rest is None:
@@ -213,7 +213,7 @@ class RangedDownload:
         if isinstance(error, AccessDenied) and self._renewed(number):
             self._schedule.again(rest, rehash=rehash)
         else:
-            self._schedule.fail(rest, error, self._clock())
+            self._schedule.fail(rest, error, self._clock(), taken)
         self._fetched.retries += 1
 
     def _renewed(self, number: int) -> bool:
@@ -232,11 +232,17 @@ class RangedDownload:
             self._output.check()
             raise DiskError(f"{self._output.part_path}: the disk is full or failing: a page had no block behind it")
         for order in died.orders:
+            stalled = self._watches[order.number].aborted is not None
             rehash = self._release(order.number)
             rest = self._schedule.end(order.number)
-            if rest is not None:
+            if rest is None:
+                continue
+            self._fetched.retries += 1
+            if stalled:
+                error = NetworkError(f"{self._source.shown}: no progress within {self._stall} seconds")
+                self._schedule.fail(rest, error, self._clock(), self._clock())
+            else:
                 self._schedule.lose(rest, rehash=rehash)
-                self._fetched.retries += 1
 
     def _release(self, number: int) -> bool:
         """Make the slot of an order idle; tell whether it was one for hashing."""

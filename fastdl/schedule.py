@@ -26,6 +26,7 @@ class Lease:
     run: Run
     done: int
     rehash: bool
+    taken: float  # when, by the caller's clock
 
 
 class Schedule:
@@ -50,6 +51,7 @@ class Schedule:
         self._delayed: list[tuple[float, int, Run]] = []
         self._paused_until = 0.0
         self._busy_answers = 0
+        self._refused_at = 0.0
         self._failures: dict[int, int] = {}
         self._deaths: dict[int, int] = {}
         self._leases: dict[int, Lease] = {}
@@ -77,9 +79,9 @@ class Schedule:
         if count < len(run):
             self._missing.appendleft(Run(run.first + count, run.stop))
             run = Run(run.first, run.first + count)
-        return self._lease(run, rehash=False), run
+        return self._lease(run, now, rehash=False), run
 
-    def take_rehash(self) -> tuple[int, Run] | None:
+    def take_rehash(self, now: float) -> tuple[int, Run] | None:
         """Lease the next run of marked parts to be hashed on the disk."""
         if not self._doubtful:
             return None
@@ -88,9 +90,9 @@ class Schedule:
         if count < len(run):
             self._doubtful.appendleft(Run(run.first + count, run.stop))
             run = Run(run.first, run.first + count)
-        return self._lease(run, rehash=True), run
+        return self._lease(run, now, rehash=True), run
 
-    def adopt(self, run: Run) -> int | None:
+    def adopt(self, run: Run, now: float) -> int | None:
         """Lease ``run`` to somebody who has it under way already; None unless all of it is missing."""
         if not any(old.first <= run.first and run.stop <= old.stop for old in self._missing):
             return None
@@ -101,7 +103,7 @@ class Schedule:
             if old.stop > run.stop:
                 rest.append(Run(max(old.first, run.stop), old.stop))
         self._missing = deque(rest)
-        return self._lease(run, rehash=False)
+        return self._lease(run, now, rehash=False)
 
     def lease(self, number: int) -> Lease | None:
         """Return the lease of an order, None once it ended."""
@@ -134,8 +136,8 @@ class Schedule:
         """Put back at once what a lease left undone."""
         (self._doubtful if rehash else self._missing).appendleft(rest)
 
-    def fail(self, rest: Run, error: FastdlError, now: float) -> None:
-        """Put back what a failed lease left undone, to be tried after a wait.
+    def fail(self, rest: Run, error: FastdlError, now: float, taken: float) -> None:
+        """Put back what a lease ``taken`` then and failed ``now`` left undone, to be tried after a wait.
 
         A busy server is everybody's matter: all connections pause, and fewer ask again. Any other failure is counted
         against the first undone part until it is complete.
@@ -146,8 +148,10 @@ class Schedule:
         if not is_transient(error):
             raise error
         if isinstance(error, ServerBusy):
-            # Answers to requests that were under way when the pause began are one refusal, not several.
-            self._busy_answers += now >= self._paused_until
+            # Refusals of requests that were under way when the last one was counted are the same refusal.
+            if taken >= self._refused_at:
+                self._busy_answers += 1
+                self._refused_at = now
             failures = max(1, self._busy_answers)
             self._allowed = max(1, self._allowed - 1)
         else:
@@ -171,7 +175,7 @@ class Schedule:
             raise FastdlError(f"{deaths} workers in a row died at part {rest.first}; is memory short?")
         self.again(rest, rehash=rehash)
 
-    def _lease(self, run: Run, *, rehash: bool) -> int:
+    def _lease(self, run: Run, now: float, *, rehash: bool) -> int:
         self._number += 1
-        self._leases[self._number] = Lease(run, run.first, rehash)
+        self._leases[self._number] = Lease(run, run.first, rehash, now)
         return self._number

@@ -18,11 +18,12 @@ from fastdl.digest import file_digest
 from fastdl.errors import IntegrityError, NetworkError, ObjectChanged, UsageError
 from fastdl.header import Header, Stored, identity_digest
 from fastdl.http import Transport
-from fastdl.output import Output, check_path, create_output, reopen_output
+from fastdl.output import Output, check_path, check_room, create_output, reopen_output
 from fastdl.plan import Plan, make_plan, probe_length
 from fastdl.probe import Probe, probe
 from fastdl.progress import Meter, ProgressEvent
 from fastdl.ranged import RangedDownload
+from fastdl.redact import printable
 from fastdl.result import DownloadResult, Fetched
 from fastdl.retry import Attempts
 from fastdl.validator import why_not_resumable
@@ -52,6 +53,7 @@ class Download:
         self._transport = Transport(job.line, 1)
         self._started_over = ""
         self._size: int | None = None
+        self._markable = False  # whether the checkpoint's marks are about this run's output
 
     def run(self) -> DownloadResult:
         """Carry the job out; whatever fails, what can be resumed stays and what cannot is removed."""
@@ -71,39 +73,32 @@ class Download:
                 raise
 
     def _locked(self, checkpoint: Checkpoint, stack: ExitStack) -> DownloadResult:
-        job = self._job
         output = self._earlier(checkpoint)
-        if output is not None:
-            stack.callback(output.close)
-        found = self._probe(checkpoint, output is not None)
-        stack.callback(found.close)
-        if output is not None and self._started_over:
-            output.discard()
-            output = None
-        if self._started_over:
-            log.warning("%s: starting over: %s", job.path, self._started_over)
-        resumed = output is not None
-        plan = make_plan(found.info.size or 0, job.part_size)
-        if checkpoint.stored is not None and resumed:
-            plan = checkpoint.stored.plan  # its part size holds if none was asked for
-        if output is None:
-            output = create_output(job.path)
-            stack.callback(output.close)
-        log.debug("%s: %s bytes in %d parts of %d", self._source.shown, found.info.size, plan.count, plan.part_size)
         try:
-            trust = resumed and job.resume == "trust" and not output.sealed
-            output.allocate(found.info.size)
-            self._size = found.info.size
-            self._fetch(found, plan, output, checkpoint, resumed=resumed, trust=trust)
-            integrity = self._verify(found, output)
-            output.publish(fsync=job.fsync)
-        except IntegrityError:
-            # Its records agree with its bytes: kept, it would fail in the same way for ever.
-            checkpoint.remove()
-            output.discard()
-            raise
+            found = self._probe(checkpoint, output is not None)
         except BaseException:
-            if not checkpoint.any_marked:
+            if output is not None:
+                output.close()
+            raise
+        stack.callback(found.close)
+        resumed = output is not None and not self._started_over
+        if self._started_over:
+            self._started_over = printable(self._started_over)
+            log.warning("%s: starting over: %s", self._job.path, self._started_over)
+            if output is not None:
+                output.discard()
+                output.close()  # now, because its blocks may be needed
+        if output is None or not resumed:
+            output = create_output(self._job.path)
+        stack.callback(output.close)
+        try:
+            plan = self._fetch(found, output, checkpoint, resumed=resumed)
+            integrity = self._verify(found, output)
+            output.publish(fsync=self._job.fsync)
+        except BaseException as error:
+            # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
+            if isinstance(error, IntegrityError) or not (self._markable and checkpoint.any_marked):
+                checkpoint.remove()
                 output.discard()
             raise
         checkpoint.remove()
@@ -157,44 +152,52 @@ class Download:
         self._fetched.retries += found.retries
         return found
 
-    def _fetch(
-        self, found: Probe, plan: Plan, output: Output, checkpoint: Checkpoint, *, resumed: bool, trust: bool
-    ) -> None:
-        job = self._job
-        if not found.ranged:
-            if found.response is not None:
-                self._size = ordered.fetch_stream(
-                    self._source,
-                    found,
-                    output,
-                    self._transport,
-                    Attempts(job.backoff, self._rng),
-                    self._fetched,
-                    stall=job.line.read_timeout,
-                    sleep=self._sleep,
-                    tell=self._tell,
-                )
-            return
-        if not resumed:
-            info = found.info
-            checkpoint.begin(
-                Header(plan, self._source.identity, info.validator, info.crc64, output.inode, output.stamp)
+    def _fetch(self, found: Probe, output: Output, checkpoint: Checkpoint, *, resumed: bool) -> Plan:
+        """Plan, allocate, and bring all bytes into the output."""
+        job, info = self._job, found.info
+        if resumed and checkpoint.stored is not None:
+            plan = checkpoint.stored.plan  # its part size holds if none was asked for
+        else:
+            check_room(job.path, info.size or 0)
+            plan = make_plan(info.size or 0, job.part_size)
+        log.debug("%s: %s bytes in %d parts of %d", self._source.shown, info.size, plan.count, plan.part_size)
+        trust = resumed and job.resume == "trust" and not output.sealed
+        self._markable = resumed
+        self._size = info.size
+        output.allocate(info.size)
+        if found.ranged:
+            if not resumed:
+                header = Header(plan, self._source.identity, info.validator, info.crc64, output.inode, output.stamp)
+                checkpoint.begin(header)
+                self._markable = True
+            RangedDownload(
+                self._source,
+                info,
+                plan,
+                output,
+                checkpoint,
+                job.line,
+                workers=job.workers,
+                connections=job.connections,
+                trust=trust,
+                backoff=job.backoff,
+                rng=self._rng,
+                fetched=self._fetched,
+                tell=self._tell,
+            ).run(found, self._transport)
+        elif found.response is not None:
+            self._size = ordered.fetch_stream(
+                self._source,
+                found,
+                output,
+                self._transport,
+                Attempts(job.backoff, self._rng),
+                self._fetched,
+                stall=job.line.read_timeout,
+                sleep=self._sleep,
+                tell=self._tell,
             )
-        RangedDownload(
-            self._source,
-            found.info,
-            plan,
-            output,
-            checkpoint,
-            job.line,
-            workers=job.workers,
-            connections=job.connections,
-            trust=trust,
-            backoff=job.backoff,
-            rng=self._rng,
-            fetched=self._fetched,
-            tell=self._tell,
-        ).run(found, self._transport)
+        return plan
 
     def _verify(self, found: Probe, output: Output) -> str:
         """Judge the whole object; return what it was compared with.
@@ -209,7 +212,11 @@ class Download:
             )
         expected = self._job.checksum
         if expected is not None:
-            actual = f"{got:016x}" if expected.algorithm == "crc64" else file_digest(output.fd, expected.algorithm)
+            actual = (
+                f"{got:016x}"
+                if expected.algorithm == "crc64"
+                else file_digest(output.fd, self._size or 0, expected.algorithm)
+            )
             if actual != expected.hex:
                 raise IntegrityError(
                     f"{self._source.shown}: {expected.algorithm} is {actual}, expected {expected.hex}; "

@@ -9,6 +9,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from fastdl.connections import break_asking
 from fastdl.errors import DiskError, FastdlError
 from fastdl.fetch import SpanFetch, rehash
 from fastdl.messages import Fetch, Rehash, Report
@@ -69,7 +70,8 @@ class Slot:
     def watch(self, response: Response | None) -> None:
         """Remember the answer that abort has to break."""
         self._response = response
-        self._break_if_aborted()
+        if response is not None:
+            self._break_if_aborted()
 
     def progress(self, nbytes: int) -> None:
         """Count bytes where the caller sees them."""
@@ -81,8 +83,12 @@ class Slot:
 
     def _break_if_aborted(self) -> None:
         order, response = self._order, self._response
-        if order is not None and response is not None and order.number == self._aborted:
+        if order is None or order.number != self._aborted:
+            return
+        if response is not None:
             response.abort()
+        else:
+            break_asking(self._thread.ident)
 
     def _run(self) -> None:
         while (given := self._orders.get()) is not None:

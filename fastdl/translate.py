@@ -31,7 +31,7 @@ def translated(url: str) -> Iterator[None]:  # noqa: C901, PLR0912 - one branch 
     except ssl.SSLError as error:
         raise NetworkError(f"{where}: TLS failed: {error.reason or 'connection broken'}") from None
     except ProxyError as error:
-        if "407" in str(error):
+        if "Tunnel connection failed: 407" in _reason(error):
             raise AccessDenied(f"{where}: the proxy wants other credentials (407)") from None
         raise NetworkError(f"{where}: the proxy failed: {_reason(error)}") from None
     except NameResolutionError:

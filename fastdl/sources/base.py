@@ -33,6 +33,17 @@ _RESERVED = frozenset(
     )
 )
 
+_DENIED = "access denied: check credentials, policy or the URL's expiry"
+_MEANINGS: dict[int, tuple[type[FastdlError], str]] = {
+    401: (AccessDenied, _DENIED),
+    403: (AccessDenied, _DENIED),
+    404: (NotFound, "nothing is there"),
+    407: (AccessDenied, "the proxy wants other credentials"),
+    410: (NotFound, "nothing is there any more"),
+    412: (ObjectChanged, "the object was replaced during the download; run again to restart"),
+    416: (ObjectChanged, "the object is shorter than it was; run again to restart"),  # each range lay inside it
+}
+
 
 class Source(Protocol):
     """One object in one store; lives in the caller's process only, because it may hold credentials."""
@@ -87,13 +98,8 @@ def explain_plainly(shown: str, refused: Refused, detail: str = "") -> FastdlErr
     """Give a status its error; ``detail`` is what the store said beside it."""
     status = refused.status
     text = f"{shown}: status {status}" + (f", {printable(detail)}" if detail else "")
-    if status in (404, 410):
-        return NotFound(f"{text}; nothing is there")
-    if status in (401, 403, 407):
-        return AccessDenied(f"{text}; access denied: check credentials, policy or the URL's expiry")
-    if status == 412:  # noqa: PLR2004 - RFC 9110, 15.5.13
-        return ObjectChanged(f"{text}; the object was replaced during the download; run again to restart")
     if status in RETRYABLE_STATUS:
         wish = parse_retry_after(refused.headers.get("retry-after", ""), time.time())
         return ServerBusy(f"{text}; the server is busy or failing", status, wish)
-    return ProtocolError(f"{text}; an answer that carries no data and has no meaning here")
+    kind, meaning = _MEANINGS.get(status, (ProtocolError, "an answer that carries no data and has no meaning here"))
+    return kind(f"{text}; {meaning}")

@@ -58,7 +58,7 @@ class Downloads(RuleBasedStateMachine):
     @rule()
     def take_rehash(self) -> None:
         """Ask for a run to hash."""
-        self.taken(self.schedule.take_rehash(), rehash=True)
+        self.taken(self.schedule.take_rehash(self.now), rehash=True)
 
     @rule(seconds=st.floats(0, 100))
     def wait(self, seconds: float) -> None:
@@ -123,7 +123,7 @@ class Downloads(RuleBasedStateMachine):
         if rest is None:
             return
         try:
-            self.schedule.fail(rest, error, self.now)
+            self.schedule.fail(rest, error, self.now, self.now)
         except FastdlError as raised:
             assert raised is error  # noqa: PT017 - either outcome is legal
             self.over = True
@@ -161,7 +161,7 @@ class Downloads(RuleBasedStateMachine):
         if rest is not None:
             error = DiskError("full")
             with pytest.raises(DiskError) as caught:
-                self.schedule.fail(rest, error, self.now)
+                self.schedule.fail(rest, error, self.now, self.now)
             assert caught.value is error
             self.schedule.again(rest)
 
@@ -185,7 +185,7 @@ class Downloads(RuleBasedStateMachine):
         for _ in range(4 * len(self.completed) + 10):
             self.now += 1000
             while self.taken(self.schedule.take(self.now), rehash=False) or self.taken(
-                self.schedule.take_rehash(), rehash=True
+                self.schedule.take_rehash(self.now), rehash=True
             ):
                 pass
             for number, (run, done, _rehash) in list(self.leases.items()):
@@ -219,7 +219,9 @@ def test_failures_in_a_row_are_bounded(*, busy: bool) -> None:
             now += 1000
             while taken := schedule.take(now):
                 failures += 1
-                schedule.fail(schedule.end(taken[0]) or taken[1], ServerBusy("x") if busy else NetworkError("x"), now)
+                schedule.fail(
+                    schedule.end(taken[0]) or taken[1], ServerBusy("x") if busy else NetworkError("x"), now, now
+                )
 
     with pytest.raises(NetworkError):
         fail_for_ever()
@@ -239,7 +241,7 @@ def test_progress_forgives_failures() -> None:
                 schedule.complete(number, len(run))
             rest = schedule.end(number)
             if rest is not None:
-                schedule.fail(rest, NetworkError("x"), now)
+                schedule.fail(rest, NetworkError("x"), now, now)
 
 
 def test_a_run_that_kills_workers_is_given_up() -> None:
@@ -264,7 +266,7 @@ def test_a_busy_server_is_asked_by_fewer_until_it_recovers() -> None:
     assert first[4] is None
     for taken in first[:2]:
         assert taken is not None
-        schedule.fail(schedule.end(taken[0]) or taken[1], ServerBusy("x"), 0.0)
+        schedule.fail(schedule.end(taken[0]) or taken[1], ServerBusy("x"), 0.0, 0.0)
     assert schedule.take(1000.0) is None  # two of two allowed are under way
     for taken in first[2:4]:
         assert taken is not None
@@ -276,7 +278,7 @@ def test_a_busy_server_is_asked_by_fewer_until_it_recovers() -> None:
 def test_a_run_under_way_elsewhere_is_cut_out_of_the_missing() -> None:
     """What the first answer brings is not asked for again."""
     schedule = Schedule(Plan(10, 1), [Run(0, 3), Run(4, 10)], [], 1, BACKOFF, random.Random(0))
-    number = schedule.adopt(Run(5, 7))
+    number = schedule.adopt(Run(5, 7), 0.0)
     assert number is not None
     schedule.complete(number, 2)
     assert schedule.end(number) is None
@@ -287,3 +289,13 @@ def test_a_run_under_way_elsewhere_is_cut_out_of_the_missing() -> None:
         schedule.end(taken[0])
     assert sorted(seen) == [0, 1, 2, 4, 7, 8, 9]
     assert schedule.finished
+
+
+def test_one_burst_of_refusals_counts_once() -> None:
+    """Refusals of requests that were under way together are one refusal, however many connections there are."""
+    schedule = make(1000, 64)
+    burst = [schedule.take(1.0) for _ in range(64)]
+    for taken in burst:
+        assert taken is not None
+        schedule.fail(schedule.end(taken[0]) or taken[1], ServerBusy("x", retry_after=0.0), 2.0, 1.0)
+    assert schedule.waiting

@@ -103,11 +103,11 @@ def test_what_is_no_checksum_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "sha3-256", "xxh3"])
 def test_a_file_is_hashed_whole_wherever_its_position_is(algorithm: str) -> None:
-    """More than one buffer, from the first byte, without moving the file's position."""
+    """More than one buffer, from the first byte, not beyond the object, without moving the file's position."""
     data = bytes(range(256)) * 5000
     with tempfile.TemporaryFile() as file:
-        file.write(data)
+        file.write(data + b"stamp")
         file.flush()
         expected = xxhash.xxh3_64_hexdigest(data) if algorithm == "xxh3" else hashlib.new(algorithm, data).hexdigest()
-        assert file_digest(file.fileno(), algorithm) == expected
-        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == len(data)
+        assert file_digest(file.fileno(), len(data), algorithm) == expected
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == len(data) + 5
