@@ -22,12 +22,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_INTERIM = 32
+MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
 _SWITCHING = 101
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
 _asking: dict[int, _Asked] = {}
 # The request target of each thread, which urllib3 would normalise, though a signature may cover it.
 _target = threading.local()
+
+
+class _Lines:
+    """The lines of a head: http.client takes the end of the stream for the end of the head, and any amount of it."""
+
+    def __init__(self, fp: Any) -> None:
+        self._fp = fp
+        self._nbytes = 0
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._fp.readline(limit)
+        if not line and self._nbytes:
+            raise ConnectionResetError("the head broke off")
+        self._nbytes += len(line)
+        if self._nbytes > MAX_HEAD:
+            raise http.client.HTTPException(f"a head of more than {MAX_HEAD} bytes")
+        return line
 
 
 class _Head(http.client.HTTPResponse):
@@ -39,13 +57,12 @@ class _Head(http.client.HTTPResponse):
         Raises:
             HTTPException: the length or the transfer coding cannot be relied on. Source: RFC 9112, 6.3.
         """
-        for _ in range(MAX_INTERIM):
-            super().begin()
-            if self.status >= _FINAL or self.status == _SWITCHING:
-                break
-            self.headers = None  # type: ignore[assignment] # else it believes to have begun
-        else:
-            raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
+        fp = self.fp
+        self.fp = _Lines(fp)  # type: ignore[assignment]
+        try:
+            self._begin_final()
+        finally:
+            self.fp = fp
         coding = self.headers.get_all("Transfer-Encoding")
         if coding is not None:
             # http.client passes the framing of any coding but the very string "chunked" off as the body.
@@ -58,6 +75,14 @@ class _Head(http.client.HTTPResponse):
             raise http.client.HTTPException("two different lengths")
         if lengths and self.length is None and (value := lengths.pop()).isascii() and value.isdigit():
             self.length = int(value)  # repeated, but equal
+
+    def _begin_final(self) -> None:
+        for _ in range(MAX_INTERIM):
+            super().begin()
+            if self.status >= _FINAL or self.status == _SWITCHING:
+                return
+            self.headers = None  # type: ignore[assignment] # else it believes to have begun
+        raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
 
 
 class _Asked:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})", re.ASCII | re.IGNORECASE)
-_OK, _PARTIAL = 200, 206
+_OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,17 @@ def unsatisfied_size(headers: Mapping[str, str]) -> int | None:
     """Return the size that a 416 answer names, None if it names none."""
     match = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
     return None if match is None else int(match[1])
+
+
+def check_satisfiable(status: int, headers: Mapping[str, str], url: str, size: int) -> None:
+    """Take a 416 that names another size for what it is.
+
+    Raises:
+        ObjectChanged: the object has another size than ``size`` bytes now.
+    """
+    now = unsatisfied_size(headers) if status == _UNSATISFIABLE else None
+    if now is not None and now != size:
+        raise ObjectChanged(f"{redacted_url(url)} was replaced: it had {size} bytes, has {now}; run again to restart")
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:

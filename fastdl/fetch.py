@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from fastdl.contract import check_partial, check_validator, is_partial, range_header
+from fastdl.contract import check_partial, check_satisfiable, check_validator, is_partial, range_header
 from fastdl.digest import Digest, Hasher
 from fastdl.errors import DiskError, NetworkError, Truncated
 from fastdl.redact import redacted_url
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 WINDOW = 256 * 1024  # bytes received and hashed at a time: still in the second-level cache when the hashes read it
 FIRST_WINDOW = 64 * 1024
 MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows at least every few seconds
-FORGET = 1024 * 1024  # bytes after which the memory behind is let go; bounds the resident set per connection
 WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
 _SLOW, _FAST = 0.25, 0.05  # seconds a window may take before it shrinks, and under which it grows
 _OK = 200
@@ -33,6 +32,10 @@ class Listener(Protocol):
 
     def watch(self, response: Response | None) -> None:
         """Take note of the answer that is being read, so that it can be aborted; None after its end."""
+        ...
+
+    def settle(self) -> None:
+        """Return once every part reported is marked: bytes beyond it would be lost together with it."""
         ...
 
     def progress(self, nbytes: int) -> None:
@@ -97,7 +100,9 @@ class SpanFetch:
         self._writer = writer
         self._listener = listener
         self._clock = clock
-        self._window = FIRST_WINDOW
+        # A window larger than the part would hold finished parts back until it is full.
+        self._widest = max(MIN_WINDOW, min(WINDOW, plan.part_size))
+        self._window = min(FIRST_WINDOW, self._widest)
         self._forgotten = self._tally.offset
 
     def run(self, response: Response | None = None) -> None:
@@ -130,6 +135,7 @@ class SpanFetch:
         try:
             url = response.request.url
             if response.status != _OK and not is_partial(response.status, response.headers):
+                check_satisfiable(response.status, response.headers, url, self._size)
                 raise response.refused()
             check_validator(response.headers, url, self._validator)
             tally = self._tally
@@ -141,13 +147,14 @@ class SpanFetch:
             response.finish()
 
     def _receive_window(self, response: Response, stop: int) -> None:
+        self._listener.settle()
         start = self._tally.offset
         view = self._writer.window(start, min(self._window, stop - start))
         began = self._clock()
         count = response.readinto(view)
         if count == 0:
             raise Truncated(f"{redacted_url(response.request.url)}: the body ended {stop - start} bytes early")
-        self._window = next_window(self._window, self._clock() - began)
+        self._window = min(self._widest, next_window(self._window, self._clock() - began))
         self._writer.store(start, view[:count])
         first, digests = self._tally.feed(view[:count])
         self._listener.progress(count)
@@ -183,7 +190,7 @@ def next_window(window: int, took: float) -> int:
 
 
 def _forget_behind(writer: Writer, forgotten: int, tally: Tally) -> int:
-    if tally.offset - forgotten >= FORGET or tally.offset == tally.stop:
+    if tally.offset - forgotten >= writer.forget_every or tally.offset == tally.stop:
         writer.forget(forgotten, tally.offset)
         return tally.offset
     return forgotten

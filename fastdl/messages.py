@@ -40,6 +40,8 @@ class Welcome:
     line: Line
     first_slot: int
     slots: int
+    all_slots: int  # of the whole pool, as the shared counters have them
+    connections: int  # of the whole pool: the slots that fetch
 
 
 @dataclass(frozen=True, slots=True)

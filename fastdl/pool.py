@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
+from fastdl.counters import Counters, nbytes
 from fastdl.errors import FastdlError
 from fastdl.messages import Abort, Attach, Fetch, Line, Ready, Rehash, Report, Welcome
 from fastdl.pipe import Pipe, anonymous_descriptor
@@ -55,7 +55,7 @@ class Died:
 class _Member:
     """One worker process and what it was told."""
 
-    def __init__(self, welcome: Welcome, counters: int) -> None:
+    def __init__(self, welcome: Welcome, shared: int) -> None:
         self.welcome = welcome
         self.orders: dict[int, Order] = {}
         self.ready = False
@@ -66,7 +66,7 @@ class _Member:
         except OSError as error:
             raise FastdlError(f"a worker cannot be started: {error.strerror}") from None
         self.pipe = Pipe(ours)
-        self.pipe.send(welcome, counters)
+        self.pipe.send(welcome, shared)
 
     def _start(self, theirs: socket.socket) -> None:
         with theirs, _interrupts_blocked():
@@ -114,7 +114,7 @@ class Pool:
         slot = CALLER_SLOT + 1
         for index in range(workers):
             slots = connections // workers + (index < connections % workers) + 1
-            self._welcomes.append(Welcome(line, slot, slots))
+            self._welcomes.append(Welcome(line, slot, slots, CALLER_SLOT + 1 + connections + workers, connections))
             self._member_of.update(dict.fromkeys(range(slot, slot + slots), index))
             self.fetch_slots.extend(range(slot, slot + slots - 1))
             self.hash_slots.append(slot + slots - 1)
@@ -122,9 +122,8 @@ class Pool:
         # Neighbouring slots alternate between the workers, so that the first orders keep all processes busy.
         self.fetch_slots.sort(key=lambda slot: (slot - self._welcomes[self._member_of[slot]].first_slot, slot))
         self._shared = _anonymous_file()
-        self._shared.truncate(-(-8 * slot // mmap.PAGESIZE) * mmap.PAGESIZE)
-        self._map = mmap.mmap(self._shared.fileno(), 0)
-        self.received = memoryview(self._map).cast("Q")  # bytes by slot, written by the workers
+        self._shared.truncate(nbytes(slot))
+        self.counters = Counters(self._shared.fileno(), slot)
 
     def __enter__(self) -> Self:
         return self
@@ -200,8 +199,7 @@ class Pool:
             member.process.kill()
         for member in self._members:
             member.close()
-        self.received.release()
-        self._map.close()
+        self.counters.close()
         self._shared.close()
 
     def _check(self, member: _Member, ready: Ready) -> None:
@@ -219,6 +217,7 @@ class Pool:
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
                 raise FastdlError(f"workers cannot start: {sys.executable}: {died.last_words or code}")
+        self.counters.forget(range(member.welcome.first_slot, member.welcome.first_slot + member.welcome.slots))
         index = self._members.index(member)
         member.close()
         new = self._members[index] = _Member(member.welcome, self._shared.fileno())

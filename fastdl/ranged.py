@@ -16,7 +16,7 @@ from fastdl.fetch import WINDOW
 from fastdl.messages import Fetch, Rehash, Report
 from fastdl.plan import Run
 from fastdl.pool import CALLER_SLOT, Died, Pool
-from fastdl.schedule import Schedule
+from fastdl.schedule import Lease, Schedule
 from fastdl.slot import Slot
 from fastdl.writers import FileWriter
 
@@ -128,7 +128,9 @@ class RangedDownload:
         """Let a thread of this process read the first answer: no worker is up yet, and a small object needs none."""
         self._caller_fd = os.dup(self._output.fd)
         writer = FileWriter(self._caller_fd, WINDOW)
-        self._caller = Slot(CALLER_SLOT, self._pool.received, self._send, transport, lambda _: writer)
+        self._caller = Slot(
+            CALLER_SLOT, self._pool.counters, len(self._pool.fetch_slots), self._send, transport, lambda _: writer
+        )
         first, rest = divmod(found.start, self._plan.part_size)
         run = Run(first, max(first + 1, -(-found.stop // self._plan.part_size)))
         whole = not rest and self._plan.bounds(run) == (found.start, found.stop)
@@ -164,7 +166,7 @@ class RangedDownload:
             self._pool.give(Rehash(slot, number, _OUTPUT, self._plan, run))
 
     def _order(self, slot: int, number: int, run: Run) -> Fetch:
-        self._watches[number] = _Watch(slot, self._pool.received[slot], self._clock())
+        self._watches[number] = _Watch(slot, self._pool.counters.received[slot], self._clock())
         request = self._source.request(self._info)
         return Fetch(slot, number, _OUTPUT, self._plan, run, request, self._info.validator)
 
@@ -173,8 +175,12 @@ class RangedDownload:
             self._bury(event)
             return
         lease = self._schedule.lease(event.number)
-        if lease is None:
-            return
+        if lease is not None:
+            self._record(event, lease)
+        if event.slot not in self._pool.hash_slots:
+            self._pool.counters.marked[event.slot] += len(event.digests)
+
+    def _record(self, event: Report, lease: Lease) -> None:
         self._fetched.requests += event.requests
         self._fetched.retries += event.retries
         if event.digests:
@@ -266,7 +272,7 @@ class RangedDownload:
             if watch.slot in self._pool.hash_slots:
                 continue
             connections += 1
-            counted = self._pool.received[watch.slot]
+            counted = self._pool.counters.received[watch.slot]
             if counted != watch.counted:
                 watch.counted, watch.moved = counted, now
             elif watch.aborted is None and now - watch.moved > self._stall:
@@ -288,5 +294,5 @@ class RangedDownload:
         self._pool.kill(watch.slot)
 
     def _count(self) -> None:
-        received = self._pool.received
+        received = self._pool.counters.received
         self._fetched.bytes_fetched = received[CALLER_SLOT] + sum(received[slot] for slot in self._pool.fetch_slots)

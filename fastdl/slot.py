@@ -6,35 +6,42 @@ Workers run several; the caller's process runs one, which reads the first answer
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from fastdl.connections import break_asking
-from fastdl.errors import DiskError, FastdlError
-from fastdl.fetch import SpanFetch, rehash
+from fastdl.errors import DiskError, FastdlError, NetworkError
+from fastdl.fetch import WINDOW, SpanFetch, rehash
 from fastdl.messages import Fetch, Rehash, Report
+from fastdl.plan import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastdl.counters import Counters
     from fastdl.digest import Digest
     from fastdl.http import Response, Transport
     from fastdl.writers import Writer
 
+_GLANCE = 0.0002  # seconds between looks at whether parts were marked
+
 
 class Slot:
-    """Orders go in by ``give``, reports come out by ``send``, bytes are counted in ``counters[number]``."""
+    """Orders go in by ``give``, reports come out by ``send``; the pool has ``connections`` that fetch."""
 
     def __init__(
         self,
         number: int,
-        counters: memoryview,
+        counters: Counters,
+        connections: int,
         send: Callable[[Report], None],
         transport: Transport,
         writer: Callable[[int], Writer],
     ) -> None:
         self._number = number
         self._counters = counters
+        self._connections = connections
         self._send = send
         self._transport = transport
         self._writer = writer
@@ -43,6 +50,7 @@ class Slot:
         self._span: SpanFetch | None = None
         self._response: Response | None = None
         self._aborted = -1
+        self._part_size = 0
         self._thread = threading.Thread(target=self._run, name=f"fastdl-slot-{number}", daemon=True)
         self._thread.start()
 
@@ -75,10 +83,29 @@ class Slot:
 
     def progress(self, nbytes: int) -> None:
         """Count bytes where the caller sees them."""
-        self._counters[self._number] += nbytes
+        self._counters.received[self._number] += nbytes
+        self._counters.partial[self._number] += nbytes
+
+    def settle(self) -> None:
+        """Wait until one more window cannot bring what a kill would lose above one part for each connection.
+
+        On average half of that is at stake, so this waits only when the caller is late with its marks.
+
+        Raises:
+            NetworkError: the order was aborted.
+        """
+        limit = self._connections * (self._part_size - WINDOW)
+        while self._counters.at_stake(self._part_size) > limit and self._counters.unmarked():
+            if self._order is not None and self._order.number == self._aborted:
+                raise NetworkError("the order was taken back")
+            time.sleep(_GLANCE)
 
     def report(self, first: int, digests: tuple[Digest, ...]) -> None:
         """Tell the caller of finished parts."""
+        if isinstance(self._order, Fetch):
+            run = Run(first, first + len(digests))
+            self._counters.reported[self._number] += len(digests)
+            self._counters.partial[self._number] -= self._order.plan.nbytes(run)
         self._tell(first, digests, finished=False, error=None)
 
     def _break_if_aborted(self) -> None:
@@ -107,6 +134,8 @@ class Slot:
 
     def _carry_out(self, order: Fetch | Rehash, response: Response | None) -> None:
         writer = self._writer(order.output)
+        self._counters.partial[self._number] = 0
+        self._part_size = order.plan.part_size
         if isinstance(order, Rehash):
             rehash(order.plan, order.run, writer, self)
             return

@@ -7,7 +7,6 @@ a fork of the caller may hold the pipe open.
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fastdl.counters import Counters
 from fastdl.fetch import WINDOW
 from fastdl.http import Transport
 from fastdl.messages import Abort, Attach, Ready
@@ -32,12 +32,15 @@ PARENT_CHECK = 0.5  # seconds between looks at who our parent is
 class Worker:
     """What the slots of one process share: the pipe, the outputs, the connections."""
 
-    def __init__(self, pipe: Pipe, welcome: Welcome, counters: memoryview) -> None:
+    def __init__(self, pipe: Pipe, welcome: Welcome, counters: Counters) -> None:
         self._pipe = pipe
         self._outputs: dict[int, tuple[int, Writer]] = {}
         transport = Transport(welcome.line, welcome.slots)
         numbers = range(welcome.first_slot, welcome.first_slot + welcome.slots)
-        self._slots = {number: Slot(number, counters, self._send, transport, self._writer) for number in numbers}
+        self._slots = {
+            number: Slot(number, counters, welcome.connections, self._send, transport, self._writer)
+            for number in numbers
+        }
 
     def serve(self) -> None:
         """Obey until the pipe ends."""
@@ -50,7 +53,10 @@ class Worker:
             message = self._pipe.recv()
             if isinstance(message, Attach):
                 fd = self._pipe.recv_descriptor()
-                self._outputs[message.output] = fd, make_writer(fd, message.size, WINDOW, mapped=message.mapped)
+                self._outputs[message.output] = (
+                    fd,
+                    make_writer(fd, message.size, WINDOW, mapped=message.mapped, users=len(self._slots)),
+                )
             elif isinstance(message, Abort):
                 self._slots[message.slot].abort(message.number)
             else:
@@ -78,7 +84,7 @@ def main() -> None:
     with suppress(EOFError, OSError):
         welcome = pipe.recv()
         shared = pipe.recv_descriptor()
-        counters = memoryview(mmap.mmap(shared, 0)).cast("Q")
+        counters = Counters(shared, welcome.all_slots)
         os.close(shared)
         worker = Worker(pipe, welcome, counters)
         pipe.send(Ready(__file__))

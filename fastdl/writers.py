@@ -10,10 +10,17 @@ from typing import Protocol
 from fastdl.errors import DiskError
 
 _PAGE = mmap.PAGESIZE
+_FORGET = 1024 * 1024  # bytes of the mapping that one connection leaves resident behind it
+_RESIDENT = 24 * 1024 * 1024  # bytes that all connections of a process may leave resident together
 
 
 class Writer(Protocol):
-    """Where windows are received, hashed and kept; for one thread."""
+    """Where windows are received, hashed and kept; for one thread.
+
+    ``forget_every`` is after how many bytes ``forget`` is due.
+    """
+
+    forget_every: int
 
     def window(self, start: int, nbytes: int) -> memoryview:
         """Return a writable buffer for the bytes ``[start, start + nbytes)`` of the object."""
@@ -38,7 +45,8 @@ class MapWriter:
     The file must really be allocated: a store into a hole of a full disk is SIGBUS, which Python cannot catch.
     """
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, size: int, users: int = 1) -> None:
+        self.forget_every = max(_PAGE, min(_FORGET, _RESIDENT // users))
         self._map = mmap.mmap(fd, size)
         self._view = memoryview(self._map)
 
@@ -66,6 +74,8 @@ class FileWriter:
 
     The caller's process never maps the output: if somebody truncated the file under the mapping, it would die.
     """
+
+    forget_every = 2**63 - 1  # there is nothing to forget
 
     def __init__(self, fd: int, window: int) -> None:
         self._fd = fd
@@ -101,9 +111,9 @@ class FileWriter:
         """Do nothing: the scratch window is all the memory there is."""
 
 
-def make_writer(fd: int, size: int, window: int, *, mapped: bool) -> Writer:
-    """Return the writer for an open output of ``size`` bytes; pwrite serves too where the mapping is refused."""
+def make_writer(fd: int, size: int, window: int, *, mapped: bool, users: int) -> Writer:
+    """Return the writer of ``users`` threads for an output of ``size`` bytes; pwrite where the mapping is refused."""
     if mapped:
         with suppress(OSError, ValueError):
-            return MapWriter(fd, size)
+            return MapWriter(fd, size, users)
     return FileWriter(fd, window)

@@ -41,7 +41,6 @@ _MEANINGS: dict[int, tuple[type[FastdlError], str]] = {
     407: (AccessDenied, "the proxy wants other credentials"),
     410: (NotFound, "nothing is there any more"),
     412: (ObjectChanged, "the object was replaced during the download; run again to restart"),
-    416: (ObjectChanged, "the object is shorter than it was; run again to restart"),  # each range lay inside it
 }
 
 

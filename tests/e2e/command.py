@@ -77,9 +77,7 @@ def running(
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment |= {"HOME": str(cwd), "LC_ALL": "C.UTF-8", **(variables or {})}
     with TemporaryFile() as out, TemporaryFile() as err:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment)
         try:
             yield Running(process, out, err, as_json=as_json)
         finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from fastdl.checkpoint import SLOT, open_checkpoint
-from tests.e2e.processes import running, wait_until
+from fastdl.checkpoint import open_checkpoint
+from fastdl.header import SLOT
+from tests.e2e.processes import running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,8 +53,7 @@ def bits(checkpoint: Path) -> int:
 def interrupt(folder: Path, parts: int, checkpoint: Path, *arguments: object) -> tuple[Plan, set[int]]:
     """Run the command until ``parts`` parts are marked, kill it; return its plan and what was marked."""
     with running(folder, *arguments) as command:
-        wait_until(lambda: bits(checkpoint) >= parts or command.ended, what=lambda: command.stderr)
-        assert not command.ended, f"it ended before it could be killed: {command.stderr}"
+        command.wait_until(lambda: bits(checkpoint) >= parts)
         command.kill_tree()
         command.wait_gone()
     plan, found = marked(checkpoint)

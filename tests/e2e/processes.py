@@ -99,13 +99,25 @@ class Running:
             message = f"still running after {seconds} s; stderr: {self.stderr[-2000:]}"
             raise TimeoutError(message) from None
 
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Poll ``condition`` until it holds.
+
+        Raises:
+            AssertionError: the command ended before.
+            TimeoutError: it did not hold in time.
+        """
+        wait_until(lambda: self.ended or condition(), what=lambda: self.stderr[-2000:])
+        assert not self.ended or condition(), f"ended with {self.process.returncode}: {self.stderr[-2000:]}"
+
     def wait_gone(self, seconds: float = GONE) -> None:
         """Wait until no process of the session lives.
 
         Raises:
             TimeoutError: an orphan does.
         """
-        wait_until(lambda: not self.session(), seconds, lambda: f"orphans: {[_command_line(p) for p in self.session()]}")
+        wait_until(
+            lambda: not self.session(), seconds, lambda: f"orphans: {[_command_line(p) for p in self.session()]}"
+        )
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}-{id(self)}"

@@ -15,7 +15,7 @@ from fastdl.checkpoint import open_checkpoint
 from tests.e2e.partial import bits, checkpoint_of, leftovers, marked, partial_of
 from tests.e2e.processes import killing_at, run, running, wait_until
 from tests.servers.objects import serving_objects
-from tests.servers.scripted import Exchange, Pattern, ranged, serving
+from tests.servers.scripted import Exchange, Pattern, ranged, serving, stall_after
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from tests.servers.objects import ObjectServer
 
 KIB, MIB = 1 << 10, 1 << 20
-PART = 512 * KIB
+PART = MIB
 CONNECTIONS = 4
 SIZE = 24 * MIB + 12345
-RATE = 4 * MIB  # bytes per second and connection: a part takes 125 ms, so reports and socket buffers never lag a part
+RATE = 2 * MIB  # bytes per second and connection: a part takes 500 ms, so that kills meet parts of every age
 FLAGS = ("-p", PART, "-x", CONNECTIONS, "-w", 2, "--json")
 
 
@@ -66,7 +66,7 @@ def lost(data: bytes, partial: Path, parts: set[int]) -> int:
     The measure: the object has no zero byte and the output is allocated as zeros, so each byte of an unmarked part
     that is not zero was received by a connection and is lost. Wiped, the next kill counts its own losses only, and the
     next run cannot pass by leaving bytes of this one in place. What the kernel held in socket buffers does not count:
-    no process had it. The rate keeps that, and the reports still in a pipe, far below a part.
+    no process had it, and the rate keeps it small.
     """
     if not partial.exists():
         return 0
@@ -74,7 +74,7 @@ def lost(data: bytes, partial: Path, parts: set[int]) -> int:
     with partial.open("r+b") as file:
         for index in range(-(-len(data) // PART)):
             file.seek(index * PART)
-            piece = file.read(PART)
+            piece = file.read(min(PART, len(data) - index * PART))  # what stands behind the object is not ours
             if index in parts:
                 assert piece == data[index * PART : (index + 1) * PART], f"part {index} was marked before it was there"
             elif piece:
@@ -92,7 +92,7 @@ def survive_kills(tmp_path: Path, kills: int, seed: int) -> None:
     output.parent.mkdir()
     with serving_objects(source.parent, rate=RATE) as server:
         while kills:
-            outcome = kill_and_judge(server, data, tmp_path / "logs", output, rng.randrange(6 * MIB))
+            outcome = kill_and_judge(server, data, tmp_path / "logs", output, rng.randrange(8 * MIB))
             if outcome is None:
                 output.unlink()
                 continue
@@ -126,7 +126,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     output = tmp_path / "object"
     with serving_objects(source.parent, rate=RATE) as server:
         with running(tmp_path / "logs", server.url("object"), "-o", output, *FLAGS) as command:
-            wait_until(lambda: bits(checkpoint_of(output)) >= 5 and len(command.workers()) == 2)
+            command.wait_until(lambda: bits(checkpoint_of(output)) >= 5 and len(command.workers()) == 2)
             os.kill(command.pid, signal.SIGKILL)
             assert command.wait() == -signal.SIGKILL
             command.wait_gone()
@@ -142,13 +142,13 @@ def test_a_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
     source, data = original_in(tmp_path / "store")
     output = tmp_path / "object"
     with (
-        serving_objects(source.parent, rate=RATE) as server,
+        serving_objects(source.parent, rate=4 * RATE) as server,
         running(tmp_path / "logs", server.url("object"), "-o", output, *FLAGS) as command,
     ):
-        wait_until(lambda: bits(checkpoint_of(output)) >= 5 and len(command.workers()) == 2)
+        command.wait_until(lambda: bits(checkpoint_of(output)) >= 5 and len(command.workers()) == 2)
         victim, survivor = command.workers()
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: set(command.workers()) - {victim, survivor}, what=lambda: "no worker took its place")
+        command.wait_until(lambda: set(command.workers()) - {victim, survivor})
         assert command.wait() == 0, command.stderr
         result = command.result
     assert output.read_bytes() == data
@@ -164,8 +164,8 @@ def test_a_part_that_kills_three_workers_ends_the_download(tmp_path: Path) -> No
     def holds(exchange: Exchange) -> None:
         # The caller's own connection has part 0 and must not come free for part 1 before the worker took that.
         assert exchange.request.range is not None
-        exchange.hold(None if exchange.request.range[0] else gate)
-        right(exchange)
+        exchange.otherwise = right
+        stall_after(MIB, None if exchange.request.range[0] else gate)(exchange)
 
     with (
         serving(holds) as server,
@@ -174,7 +174,7 @@ def test_a_part_that_kills_three_workers_ends_the_download(tmp_path: Path) -> No
         for death in range(3):
             server.wait_for(2 + death)
             gate.set()
-            wait_until(lambda: bits(checkpoint_of(output)) == 1)
+            command.wait_until(lambda: bits(checkpoint_of(output)) == 1)
             (worker,) = command.workers()
             os.kill(worker, signal.SIGKILL)
         assert command.wait() == 1
@@ -191,6 +191,8 @@ CALLS = [  # (which file, system calls, the how manyth of them)
     (".cp", "pwrite64", 2),  # the first record
     (".cp", "pwrite64", 3),  # its bit
     (".part", "fallocate", 1),
+    (".part", "pwrite64", 1),  # the stamp
+    (".part", "ftruncate", 1),  # its removal, before publication
     (".part", "rename,renameat,renameat2", 1),
     (".cp", "unlink,unlinkat", 1),
 ]
@@ -240,7 +242,7 @@ def test_the_checkpoint_of_a_killed_run_is_not_locked(tmp_path: Path) -> None:
         serving_objects(source.parent, rate=RATE) as server,
         running(tmp_path / "logs", server.url("object"), "-o", output, *FLAGS) as command,
     ):
-        wait_until(lambda: bits(checkpoint_of(output)) >= 1 and command.workers())
+        command.wait_until(lambda: bits(checkpoint_of(output)) >= 1 and command.workers())
         os.kill(command.pid, signal.SIGKILL)
         command.wait()
         with closing(open_checkpoint(checkpoint_of(output))) as opened:

@@ -78,6 +78,9 @@ def events(pool: Pool, enough: Callable[[list[Report | Died]], bool]) -> list[Re
             ready = pool.ready
             new = pool.wait(PATIENCE, ours)
             assert new or pool.ready != ready or len(pool._members) > 1, "nothing happened"
+            for event in new:  # as whoever marks parts must: connections wait for it
+                if isinstance(event, Report) and event.slot not in pool.hash_slots:
+                    pool.counters.marked[event.slot] += len(event.digests)
             seen.extend(new)
     return seen
 
@@ -117,7 +120,7 @@ def test_an_order_is_carried_out_into_the_attached_file() -> None:
         assert tuple(digest for report in reports for digest in report.digests) == digests(RUN)
         assert (reports[-1].finished, reports[-1].error) == (True, None)
         assert sum(report.requests for report in reports) == 1
-        assert started.received[started.fetch_slots[0]] == stop - start
+        assert started.counters.received[started.fetch_slots[0]] == stop - start
         assert server.log[0].range == (start, stop)
 
 
@@ -315,7 +318,7 @@ def test_a_pool_that_never_started_closes() -> None:
     """A small object needs no worker."""
     with Pool(Line(), 4, 8) as idle:
         assert not idle.ready
-        assert sum(idle.received) == 0
+        assert sum(idle.counters.received) == 0
 
 
 def _environment() -> dict[str, str]:

@@ -173,9 +173,8 @@ def test_a_processed_object_has_another_crc() -> None:
         *((status, NotFound) for status in (404, 410)),
         *((status, AccessDenied) for status in (401, 403, 407)),
         (412, ObjectChanged),
-        (416, ObjectChanged),
         *((status, ServerBusy) for status in (408, 429, 500, 502, 503, 504)),
-        *((status, ProtocolError) for status in (204, 205, 226, 304, 400, 405, 418, 501, 505, 999)),
+        *((status, ProtocolError) for status in (204, 205, 226, 304, 400, 405, 416, 418, 501, 505, 999)),
     ],
 )
 def test_a_status_has_one_meaning(status: int, kind: type[FastdlError]) -> None:
