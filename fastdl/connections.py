@@ -47,6 +47,9 @@ class _Lines:
             raise http.client.HTTPException(f"a head of more than {MAX_HEAD} bytes")
         return line
 
+    def close(self) -> None:
+        self._fp.close()
+
 
 class _Head(http.client.HTTPResponse):
     """Reads a head as strictly as a body of terabytes demands, where http.client looks away."""
@@ -62,7 +65,7 @@ class _Head(http.client.HTTPResponse):
         try:
             self._begin_final()
         finally:
-            self.fp = fp
+            self.fp = self.fp and fp  # http.client drops it when it gives up
         coding = self.headers.get_all("Transfer-Encoding")
         if coding is not None:
             # http.client passes the framing of any coding but the very string "chunked" off as the body.

@@ -158,7 +158,8 @@ class Download:
         if resumed and checkpoint.stored is not None:
             plan = checkpoint.stored.plan  # its part size holds if none was asked for
         else:
-            check_room(job.path, info.size or 0)
+            if job.part_size is None:  # what no plan can hold no disk can
+                check_room(job.path, info.size or 0)
             plan = make_plan(info.size or 0, job.part_size)
         log.debug("%s: %s bytes in %d parts of %d", self._source.shown, info.size, plan.count, plan.part_size)
         trust = resumed and job.resume == "trust" and not output.sealed

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from fastcrc import crc64
 
@@ -85,10 +86,10 @@ def run_until(share: float, url: str, output: Path) -> float:
     raise SystemExit("the download ended before it could be killed")
 
 
-def run(url: str, output: Path) -> dict[str, object]:
+def run(url: str, output: Path) -> dict[str, Any]:
     """Run the same command to its end; return its result and whether the bytes are the original's."""
     done = subprocess.run(command(url, output), stdout=subprocess.PIPE, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     result["equal"] = filecmp.cmp(output, output.parent / "store" / "object", shallow=False)
     return result
 

@@ -31,7 +31,7 @@ class Downloads(RuleBasedStateMachine):
         self.connections = connections
         self.completed = [0] * len(marks)
         self.leases: dict[int, tuple[Run, int, bool]] = {}  # run, first undone part, whether it is hashed
-        self.now, self.over = 0.0, False
+        self.now = 0.0
         runs = [Run(index, index + 1) for index in range(len(marks))]
         missing = [run for run in runs if not marks[run.first]]
         marked = [run for run in runs if marks[run.first]]
@@ -113,21 +113,22 @@ class Downloads(RuleBasedStateMachine):
     def busy(self, data: st.DataObject, wish: int | None) -> None:
         """The server wants to be left alone."""
         number = self.any_lease(data)
-        self.lost(number, ServerBusy("busy", 503, wish))
-        if wish and not self.over:
+        goes_on = self.lost(number, ServerBusy("busy", 503, wish))
+        if wish and goes_on:
             assert self.schedule.take(self.now) is None
 
-    def lost(self, number: int, error: FastdlError) -> None:
-        """End a lease with a transient error; what is one too many is raised as it is and ends the download."""
+    def lost(self, number: int, error: FastdlError) -> bool:
+        """End a lease with a transient error; what is one too many is raised as it is, and another download begins."""
         rest = self.end(number)
         if rest is None:
-            return
+            return False
         try:
             self.schedule.fail(rest, error, self.now, self.now)
         except FastdlError as raised:
             assert raised is error  # noqa: PT017 - either outcome is legal
-            self.over = True
             self.begin([False], 1, 1, 0)
+            return False
+        return True
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
