@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _EMPTY = bytes(RECORD.size)
+_BLOCK = 1024 * 1024
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 log = logging.getLogger("fastdl")
 
@@ -148,12 +149,15 @@ class Checkpoint:
     def _records_at(self) -> int:
         return layout(self._plan)[0]
 
+    def _holds_anything(self, size: int) -> bool:
+        return any(any(os.pread(self._fd, _BLOCK, at)) for at in range(0, size, _BLOCK))
+
     def _load(self) -> Stored | None:
         size = os.fstat(self._fd).st_size
         if size == 0:
             return None
         raw = [os.pread(self._fd, SLOT, at) for at in (0, SLOT)]
-        if is_foreign(raw):
+        if is_foreign(raw) or (not any(map(any, raw)) and self._holds_anything(size)):
             raise DiskError(
                 f"{self.path}: is no checkpoint of fastdl's and is left alone; move it away or name another"
             )

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from fastdl.progress import ProgressEvent
     from fastdl.result import DownloadResult
 
+_PROOF = {
+    "length": "length verified, the server promises no checksum",
+    "none": "nothing to verify it by: the server promised not even a length",
+}
 _JSON_EVERY = 1.0  # seconds between progress lines
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -75,7 +79,9 @@ def cli() -> None:
 @click.option("-d", "--dir", "directory", type=click.Path(path_type=Path), help="Directory to make it in.")
 @click.option("-x", "--connections", type=int, help="Connections of all workers together (8).")
 @click.option("-w", "--workers", type=int, help="Worker processes (one for each processor, at most 4).")
-@click.option("-p", "--part-size", type=_Size(), help="Unit of checkpoint, check and refetch: 1 to 5G (chosen).")
+@click.option(
+    "-p", "--part-size", type=_Size(), help="Unit of checkpoint, check and refetch: 1 to 5G, 8M is 8 MiB (chosen)."
+)
 @click.option("--checkpoint", "checkpoint_path", type=click.Path(path_type=Path), help="Checkpoint file (OUTPUT.cp).")
 @click.option("--no-checkpoint", is_flag=True, help="Keep no checkpoint: a killed download starts over.")
 @click.option(
@@ -114,7 +120,7 @@ def cli() -> None:
 @click.option("--no-sign-request", is_flag=True, help="oss: send no credentials, for public objects.")
 @click.option("--version-id", help="oss: version of the object.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="No bar and no summary at a terminal.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is going on.")
 def get(
     url: str,
@@ -132,9 +138,9 @@ def get(
 ) -> None:
     """Download the object at URL: http://, https:// or oss://bucket/key.
 
-    Interrupted in whatever way, the same command goes on where it stopped. Exit codes: 0 done and verified as far
-    as the result says, 1 unexpected, 2 usage, 3 not found, 4 access denied, 5 network, 6 protocol, 7 object changed,
-    8 integrity, 9 disk, 10 busy, 130 and 143 stopped by a signal. All but 2, 8 can be resumed.
+    Interrupted in whatever way, the same command goes on from the parts that were finished. Exit codes: 0 done and
+    verified as far as the result says, 1 unexpected, 2 usage, 3 not found, 4 access denied, 5 network, 6 protocol,
+    7 object changed, 8 integrity, 9 disk, 10 busy, 129, 130 and 143 stopped by a signal.
     """
     _configure_logging(verbose=verbose)
     if output == Path("-"):
@@ -156,7 +162,7 @@ def get(
         )
     if as_json:
         _print_json({"event": "done", **_plain(result)})
-    elif not quiet and sys.stderr.isatty():
+    elif not quiet and sys.stderr is not None and sys.stderr.isatty():
         click.echo(_summary(result), err=True)
 
 
@@ -249,7 +255,7 @@ def _configure_logging(*, verbose: bool) -> None:
 
 
 def _print_json(message: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError):  # whoever read the lines is gone; the download is not theirs to stop
+    with suppress(OSError):  # whoever read the lines is gone, or their disk is full; that stops no download
         click.echo(json.dumps(message))
 
 
@@ -263,5 +269,5 @@ def _summary(result: DownloadResult) -> str:
     repaired = f", {len(result.parts_damaged)} damaged ones fetched again" if result.parts_damaged else ""
     return (
         f"{result.path}: {result.size:,} bytes in {result.seconds:.1f} s, {speed:,.1f} MB/s{kept}{repaired}; "
-        f"verified by {result.integrity}, CRC-64 {result.crc64:016x}"
+        f"{_PROOF.get(result.integrity, f'{result.integrity} verified')}; CRC-64 is {result.crc64:016x}"
     )

@@ -8,6 +8,7 @@ third of the CPU time per byte.
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
+_FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its colon, or the fold of the line before
 _SWITCHING = 101
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
 _asking: dict[int, _Asked] = {}
@@ -32,11 +34,16 @@ _target = threading.local()
 
 
 class _Lines:
-    """The lines of a head: http.client takes the end of the stream for the end of the head, and any amount of it."""
+    """The lines of a head, each looked at before http.client sees it.
+
+    That one takes the end of the stream for the end of the head, and any amount of it, and behind a line that is no
+    field it sees no further field: a length or a transfer coding there would be missed. Source: RFC 9112, 2.2 and 5.
+    """
 
     def __init__(self, fp: Any) -> None:
         self._fp = fp
         self._nbytes = 0
+        self._in_fields = False
 
     def readline(self, limit: int) -> bytes:
         line: bytes = self._fp.readline(limit)
@@ -45,6 +52,12 @@ class _Lines:
         self._nbytes += len(line)
         if self._nbytes > MAX_HEAD:
             raise http.client.HTTPException(f"a head of more than {MAX_HEAD} bytes")
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        if b"\r" in text or b"\0" in text:
+            raise http.client.HTTPException("control characters in the head")
+        if self._in_fields and text and _FIELD.match(text) is None:
+            raise http.client.HTTPException("a line in the head that is no field")
+        self._in_fields = bool(text)  # a blank line ends the head, and a status line begins one
         return line
 
     def close(self) -> None:

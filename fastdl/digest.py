@@ -115,9 +115,25 @@ def parse_checksum(text: str) -> Expected:
     return Expected(algorithm, value)
 
 
+class _Crc64:
+    """CRC-64/XZ as hashlib would have it."""
+
+    def __init__(self) -> None:
+        self._crc = 0
+
+    def update(self, data: memoryview) -> None:
+        self._crc = crc64.xz(data, self._crc)
+
+    def hexdigest(self) -> str:
+        return f"{self._crc:016x}"
+
+
 def file_digest(fd: int, size: int, algorithm: str) -> str:
     """Hash the first ``size`` bytes of an open file with what parse_checksum took; return the digest in hex."""
-    digest: Any = xxhash.xxh3_64() if algorithm == "xxh3" else hashlib.new(algorithm)
+    if algorithm == "crc64":
+        digest: Any = _Crc64()
+    else:
+        digest = xxhash.xxh3_64() if algorithm == "xxh3" else hashlib.new(algorithm)
     buffer = memoryview(bytearray(_BUFFER))
     offset = 0
     while count := os.preadv(fd, [buffer[: size - offset]], offset):

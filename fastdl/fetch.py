@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from fastdl.writers import Writer
 
 WINDOW = 256 * 1024  # bytes received and hashed at a time: still in the second-level cache when the hashes read it
-FIRST_WINDOW = 64 * 1024
-MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows at least every few seconds
+MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows; the first window is one, grown while lines are fast
 WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
 _SLOW, _FAST = 0.25, 0.05  # seconds a window may take before it shrinks, and under which it grows
 _OK = 200
@@ -102,7 +101,7 @@ class SpanFetch:
         self._clock = clock
         # A window larger than the part would hold finished parts back until it is full.
         self._widest = max(MIN_WINDOW, min(WINDOW, plan.part_size))
-        self._window = min(FIRST_WINDOW, self._widest)
+        self._window = MIN_WINDOW
         self._forgotten = self._tally.offset
 
     def run(self, response: Response | None = None) -> None:

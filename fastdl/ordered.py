@@ -13,7 +13,7 @@ from fastcrc import crc64
 from fastdl.connections import patience
 from fastdl.contract import content_length
 from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
-from fastdl.fetch import FIRST_WINDOW, WINDOW, next_window
+from fastdl.fetch import MIN_WINDOW, WINDOW, next_window
 from fastdl.probe import Probe, ask_whole
 from fastdl.redact import redacted_url
 from fastdl.validator import difference
@@ -80,7 +80,7 @@ def _copy(response: Response, output: Output, fetched: Fetched, stall: float, te
     promised = content_length(response.headers)
     if promised is None:
         _empty(output)  # an earlier attempt may have left bytes
-    size, crc, window = 0, 0, FIRST_WINDOW
+    size, crc, window = 0, 0, MIN_WINDOW
     try:
         with _watching(response, fetched, stall):
             while promised is None or size < promised:

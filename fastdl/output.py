@@ -41,7 +41,7 @@ class Output:
         self.sealed = stamp is None  # was cut to the object's size already: what it holds must be hashed
         self.stamp = os.urandom(STAMP) if stamp is None else stamp
         self.inode = inode(fd)
-        self._name = name
+        self.published = name == path  # under its final name already: nothing of it may be changed
         self._size: int | None = None
         # A lock of its own open file: workers that outlive a killed parent for an instant must not hold it.
         try:
@@ -63,8 +63,6 @@ class Output:
             DiskError: there is no room; nothing of the object's body was used yet.
         """
         try:
-            if self._name != self.part_path:
-                self._name = self._name.rename(self.part_path)
             if size is None:
                 return
             reserved = self._reserve(size + STAMP)
@@ -213,7 +211,7 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
 
     It is ``OUT.part`` with the checkpoint's stamp behind its bytes. A run that was killed while it published left the
     bytes without stamp, under either name: then the inode must agree and ``complete``, every part being marked, hold;
-    the file is hashed whatever the user trusts, and takes its old name back once the object proved to be the same.
+    the file is hashed whatever the user trusts.
 
     Raises:
         Busy: another downloader holds it.

@@ -63,10 +63,10 @@ class _Member:
             ours, theirs = socket.socketpair()
             self.errors: IO[bytes] = _anonymous_file()
             self._start(theirs)
+            self.pipe = Pipe(ours)
+            self.pipe.send(welcome, shared)
         except OSError as error:
             raise FastdlError(f"a worker cannot be started: {error.strerror}") from None
-        self.pipe = Pipe(ours)
-        self.pipe.send(welcome, shared)
 
     def _start(self, theirs: socket.socket) -> None:
         with theirs, _interrupts_blocked():

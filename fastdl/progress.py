@@ -52,7 +52,7 @@ class Listeners:
     """Turns what the caller handed in as ``progress`` into a function of events; use it as a context."""
 
     def __init__(self, progress: Any) -> None:
-        self._bar = Bar() if progress is True and sys.stderr.isatty() else None
+        self._bar = Bar() if progress is True and sys.stderr is not None and sys.stderr.isatty() else None
         self._tell = self._bar.show if self._bar is not None else _adapt(progress)
 
     def __enter__(self) -> Callable[[ProgressEvent], None] | None:

@@ -79,6 +79,7 @@ class RangedDownload:
         self._output = output
         self._checkpoint = checkpoint
         self._stall = line.read_timeout
+        self._abort_patience = ABORT_PATIENCE + line.connect_timeout  # what is not connected yet cannot be broken
         self._pool = Pool(line, workers, connections)
         self._fetched = fetched
         self._tell = tell
@@ -95,6 +96,7 @@ class RangedDownload:
         self._idle_hash = list(self._pool.hash_slots)
         self._watches: dict[int, _Watch] = {}
         self._renewed_after = 0  # orders up to this number carry credentials that were replaced since
+        self._up = False  # whether any worker ever came up
         self._proven = True  # the newest credentials, or the first ones, were accepted
         self._caller: Slot | None = None
         self._reports, self._reports_in = Pipe(duplex=False)
@@ -117,6 +119,7 @@ class RangedDownload:
                     self._feed()
                     for event in self._pool.wait(TICK, self._reports):
                         self._take(event)
+                    self._up = self._up or self._pool.ready
                     self._tick()
             finally:
                 self._stop_caller()
@@ -237,6 +240,7 @@ class RangedDownload:
         if died.by_bus_error:
             self._output.check()
             raise DiskError(f"{self._output.part_path}: the disk is full or failing: a page had no block behind it")
+        ours = any(self._watches[order.number].aborted is not None for order in died.orders)
         for order in died.orders:
             stalled = self._watches[order.number].aborted is not None
             rehash = self._release(order.number)
@@ -247,6 +251,8 @@ class RangedDownload:
             if stalled:
                 error = NetworkError(f"{self._source.shown}: no progress within {self._stall} seconds")
                 self._schedule.fail(rest, error, self._clock(), self._clock())
+            elif ours:  # we killed the worker for the sake of another order
+                self._schedule.again(rest, rehash=rehash)
             else:
                 self._schedule.lose(rest, rehash=rehash)
 
@@ -256,7 +262,7 @@ class RangedDownload:
         rehash = slot in self._pool.hash_slots
         if slot != CALLER_SLOT:
             (self._idle_hash if rehash else self._idle).append(slot)
-        elif not self._pool.ready:  # once a worker is up the caller's process only steers
+        elif not self._up:  # once a worker was up the caller's process only steers
             self._idle.insert(0, slot)
         return rehash
 
@@ -278,7 +284,7 @@ class RangedDownload:
             elif watch.aborted is None and now - watch.moved > self._stall:
                 watch.aborted = now
                 self._abort(watch.slot, number)
-            elif watch.aborted is not None and now - watch.aborted > ABORT_PATIENCE:
+            elif watch.aborted is not None and now - watch.aborted > self._abort_patience:
                 self._kill(watch)
         self._tell(min(self._kept + self._fetched.bytes_fetched, self._plan.size), connections)
 

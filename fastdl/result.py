@@ -29,7 +29,8 @@ class DownloadResult:
         etag: the server's ETag as it wrote it, empty if it gave none.
         crc64: CRC-64/XZ of the whole object, as computed here from the received bytes.
         integrity: what the bytes were compared with: ``crc64`` (the store's promise), the algorithm of ``checksum``,
-            ``length`` (the promised size only), ``none`` (the server promised not even a size).
+            ``length`` (the promised size only; also where parts were trusted unread), ``none`` (the server promised
+            not even a size).
         part_size: bytes.
         parts: how many parts the object has; 0 for an empty one or a single ordered stream.
         parts_reused: parts kept from an earlier run, after their bytes were compared with their records.
@@ -39,7 +40,7 @@ class DownloadResult:
         requests: requests sent in this run.
         retries: how many of them repeated a failed one.
         seconds: wall time.
-        connections: the most that were allowed at once.
+        connections: the most that were allowed at once; 1 for an ordered stream.
         started_over: why bytes of an earlier run were thrown away; empty if there was no reason to.
     """
 

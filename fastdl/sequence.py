@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from fastdl import ordered
 from fastdl.checkpoint import Checkpoint, open_checkpoint
-from fastdl.digest import file_digest
+from fastdl.digest import crc64_of_parts, file_digest
 from fastdl.errors import IntegrityError, NetworkError, ObjectChanged, UsageError
 from fastdl.header import Header, Stored, identity_digest
 from fastdl.http import Transport
-from fastdl.output import Output, check_path, check_room, create_output, reopen_output
+from fastdl.output import Output, check_path, check_room, create_output, part_path_of, reopen_output
 from fastdl.plan import Plan, make_plan, probe_length
 from fastdl.probe import Probe, probe
 from fastdl.progress import Meter, ProgressEvent
@@ -31,6 +31,7 @@ from fastdl.validator import why_not_resumable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastdl.digest import Expected
     from fastdl.job import Job
 
 _PROBE_ATTEMPTS = 4  # before anything worked a wrong address is likelier than a bad line: fail within seconds
@@ -53,6 +54,8 @@ class Download:
         self._transport = Transport(job.line, 1)
         self._started_over = ""
         self._size: int | None = None
+        self._complete = False  # whether every byte is there and judged
+        self._trusted = False  # whether parts of an earlier run are used unread
         self._markable = False  # whether the checkpoint's marks are about this run's output
 
     def run(self) -> DownloadResult:
@@ -82,6 +85,14 @@ class Download:
             raise
         stack.callback(found.close)
         resumed = output is not None and not self._started_over
+        if resumed and output is not None and output.published and checkpoint.stored is not None:
+            if self._finished_before(output, checkpoint, checkpoint.stored.plan):
+                stack.callback(output.close)
+                integrity = self._verify(found, output)
+                checkpoint.remove()
+                return self._result(found, checkpoint.stored.plan, integrity)
+            self._fetched.parts_reused, resumed = 0, False
+            self._started_over = "the finished file was changed after it was published"
         if self._started_over:
             self._started_over = printable(self._started_over)
             log.warning("%s: starting over: %s", self._job.path, self._started_over)
@@ -94,10 +105,12 @@ class Download:
         try:
             plan = self._fetch(found, output, checkpoint, resumed=resumed)
             integrity = self._verify(found, output)
+            self._complete = True
             output.publish(fsync=self._job.fsync)
         except BaseException as error:
             # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
-            if isinstance(error, IntegrityError) or not (self._markable and checkpoint.any_marked):
+            kept = self._complete or (self._markable and checkpoint.any_marked)
+            if isinstance(error, IntegrityError) or not kept:
                 checkpoint.remove()
                 output.discard()
             raise
@@ -110,6 +123,8 @@ class Download:
         stored = checkpoint.stored
         if stored is None:
             self._started_over = checkpoint.damage
+            if not self._started_over and self._job.checkpoint_path and part_path_of(self._job.path).exists():
+                self._started_over = "the partial file that is there has no checkpoint"
         elif self._job.resume == "no":
             self._started_over = "resuming was not wanted"
         elif stored.identity_digest != identity_digest(self._source.identity):
@@ -163,6 +178,7 @@ class Download:
             plan = make_plan(info.size or 0, job.part_size)
         log.debug("%s: %s bytes in %d parts of %d", self._source.shown, info.size, plan.count, plan.part_size)
         trust = resumed and job.resume == "trust" and not output.sealed
+        self._trusted = trust and checkpoint.any_marked
         self._markable = resumed
         self._size = info.size
         output.allocate(info.size)
@@ -187,6 +203,7 @@ class Download:
                 tell=self._tell,
             ).run(found, self._transport)
         elif found.response is not None:
+            log.info("%s: no ranges, or no length: one connection, and nothing can be resumed", self._source.shown)
             self._size = ordered.fetch_stream(
                 self._source,
                 found,
@@ -214,9 +231,9 @@ class Download:
         expected = self._job.checksum
         if expected is not None:
             actual = (
-                f"{got:016x}"
-                if expected.algorithm == "crc64"
-                else file_digest(output.fd, self._size or 0, expected.algorithm)
+                file_digest(output.fd, self._size or 0, expected.algorithm)
+                if self._must_read(expected)
+                else f"{got:016x}"
             )
             if actual != expected.hex:
                 raise IntegrityError(
@@ -224,9 +241,20 @@ class Download:
                     "nothing was published"
                 )
             return expected.algorithm
-        if promised is not None:
+        if promised is not None and not self._trusted:
             return "crc64"
         return "none" if found.info.size is None else "length"
+
+    def _must_read(self, expected: Expected) -> bool:
+        """Tell whether the file must be read for a digest; the CRC of received bytes is known, of trusted ones not."""
+        return expected.algorithm != "crc64" or self._trusted
+
+    def _finished_before(self, output: Output, checkpoint: Checkpoint, plan: Plan) -> bool:
+        """Tell whether a run that was killed while it published left a file that still is what its records say."""
+        last = plan.part(plan.count - 1).nbytes
+        self._size, self._fetched.crc64 = plan.size, crc64_of_parts(checkpoint.crcs(), plan.part_size, last)
+        self._fetched.parts_reused = plan.count
+        return file_digest(output.fd, plan.size, "crc64") == f"{self._fetched.crc64:016x}"
 
     def _result(self, found: Probe, plan: Plan, integrity: str) -> DownloadResult:
         fetched = self._fetched
@@ -245,7 +273,7 @@ class Download:
             requests=fetched.requests,
             retries=fetched.retries,
             seconds=time.monotonic() - self._began,
-            connections=self._job.connections,
+            connections=self._job.connections if found.ranged else 1,
             started_over=self._started_over,
         )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastdl.http import Response, Transport
     from fastdl.writers import Writer
 
+_STALLED = NetworkError("a connection made no progress for the read timeout and was given up")
 _GLANCE = 0.0002  # seconds between looks at whether parts were marked
 
 
@@ -84,7 +85,8 @@ class Slot:
     def progress(self, nbytes: int) -> None:
         """Count bytes where the caller sees them."""
         self._counters.received[self._number] += nbytes
-        self._counters.partial[self._number] += nbytes
+        if isinstance(self._order, Fetch):
+            self._counters.partial[self._number] += nbytes
 
     def settle(self) -> None:
         """Wait until one more window cannot bring what a kill would lose above one part for each connection.
@@ -124,7 +126,7 @@ class Slot:
             try:
                 self._carry_out(self._order, response)
             except FastdlError as failure:
-                error = failure
+                error = failure if self._order.number != self._aborted else _STALLED
             except MemoryError:
                 error = DiskError("no memory left to receive into")
             except Exception as failure:  # noqa: BLE001 - a defect of ours must reach the caller, not vanish here

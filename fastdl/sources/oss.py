@@ -24,7 +24,7 @@ try:
     from alibabacloud_oss_v2.signer import SignerV4
     from alibabacloud_oss_v2.types import HttpRequest, SigningContext
 except ImportError:
-    raise UsageError("oss:// URLs need the OSS SDK: pip install 'fastdl[oss]'") from None
+    raise UsageError("oss:// URLs need Alibaba Cloud's SDK: pip install alibabacloud-oss-v2") from None
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

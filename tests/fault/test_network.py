@@ -663,3 +663,17 @@ def test_s6_a_promise_of_2_to_the_60_bytes_is_refused_before_any_of_them(tmp_pat
         outcome = run(server.url(), "-o", "out", "--retry", "0", cwd=tmp_path)
     assert outcome.code == 9, outcome.message
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["X Bad: 1", "no colon here", "Server: a\rb", "Content-Length : 300000", ": nameless", "X\0: nul"],
+)
+@pytest.mark.parametrize("rest", ["Transfer-Encoding: chunked", "Content-Length: 300000"])
+def test_n29_nothing_hides_behind_a_line_that_is_no_field(tmp_path: Path, line: str, rest: str) -> None:
+    """http.client sees no field behind a malformed one: such a head is refused, whatever it may have hidden."""
+    head = f'HTTP/1.1 200 OK\r\nETag: "v1"\r\n{line}\r\n{rest}\r\n\r\n'
+    with serving(scripted.raw(head.encode("latin-1") + b"x" * 1000)) as server:
+        outcome = run(server.url(), "-o", "out", "--retry", "0", cwd=tmp_path)
+    assert outcome.code == 6, outcome.message
+    assert not (tmp_path / "out").exists()
