@@ -255,8 +255,11 @@ def _configure_logging(*, verbose: bool) -> None:
 
 
 def _print_json(message: dict[str, Any]) -> None:
-    with suppress(OSError):  # whoever read the lines is gone, or their disk is full; that stops no download
+    try:
         click.echo(json.dumps(message))
+    except OSError:  # whoever read the lines is gone, or their disk is full; that stops no download
+        with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _plain(result: DownloadResult) -> dict[str, Any]:

@@ -48,7 +48,9 @@ class _Lines:
     def readline(self, limit: int) -> bytes:
         line: bytes = self._fp.readline(limit)
         if not line and self._nbytes:
-            raise ConnectionResetError("the head broke off")
+            raise ConnectionAbortedError(
+                "the head broke off"
+            )  # not reset: that would look like an idle connection's end
         self._nbytes += len(line)
         if self._nbytes > MAX_HEAD:
             raise http.client.HTTPException(f"a head of more than {MAX_HEAD} bytes")

@@ -283,9 +283,10 @@ class RangedDownload:
                 watch.counted, watch.moved = counted, now
             elif watch.aborted is None and now - watch.moved > self._stall:
                 watch.aborted = now
-                self._abort(watch.slot, number)
-            elif watch.aborted is not None and now - watch.aborted > self._abort_patience:
+            if watch.aborted is not None and now - watch.aborted > self._abort_patience:
                 self._kill(watch)
+            elif watch.aborted is not None:
+                self._abort(watch.slot, number)  # again and again: it may have been between two connections
         self._tell(min(self._kept + self._fetched.bytes_fetched, self._plan.size), connections)
 
     def _abort(self, slot: int, number: int) -> None:

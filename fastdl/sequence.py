@@ -123,7 +123,9 @@ class Download:
         stored = checkpoint.stored
         if stored is None:
             self._started_over = checkpoint.damage
-            if not self._started_over and self._job.checkpoint_path and part_path_of(self._job.path).exists():
+            part_path = part_path_of(self._job.path)
+            left = part_path.is_file() and not part_path.is_symlink()
+            if not self._started_over and self._job.checkpoint_path and left:
                 self._started_over = "the partial file that is there has no checkpoint"
         elif self._job.resume == "no":
             self._started_over = "resuming was not wanted"
