@@ -4,7 +4,7 @@
 
     result = fastdl.download("https://example.org/model.bin", "model.bin")
 
-Everything public is handed out lazily (PEP 562): importing the package costs a millisecond, the first use the rest.
+Everything public is handed out lazily (PEP 562): importing the package is cheap, the first use pays for the rest.
 """
 
 from __future__ import annotations
