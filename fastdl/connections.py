@@ -20,7 +20,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
@@ -176,19 +176,32 @@ def break_asking(ident: int | None) -> None:
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
     """Break what this thread asks inside the block once a head takes ``seconds`` to come, even if bytes drip in."""
-    ident, over = threading.get_ident(), threading.Event()
+    ident = threading.get_ident()
+
+    def waited_on() -> object:
+        connection = _asking.get(ident)
+        connected = connection is not None and connection.sock is not None
+        return connection if connected else object()  # never the same: connecting has a timeout of its own
+
+    with stall_watch(waited_on, seconds, lambda: break_asking(ident)):
+        yield
+
+
+@contextmanager
+def stall_watch(state: Callable[[], object], seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
+    """Call ``give_up``, from another thread and again and again, while ``state`` stays equal for ``seconds``."""
+    over = threading.Event()
 
     def watch() -> None:
-        waited_on: object = None
-        since = time.monotonic()
+        seen, since = state(), time.monotonic()
         while not over.wait(min(0.5, seconds / 4)):
-            now = _asking.get(ident)
-            if now is None or now.sock is None or now is not waited_on:  # connecting has a timeout of its own
-                waited_on, since = now, time.monotonic()
+            now = state()
+            if now != seen:
+                seen, since = now, time.monotonic()
             elif time.monotonic() - since > seconds:
-                break_asking(ident)
+                give_up()
 
-    thread = threading.Thread(target=watch, name="fastdl-patience", daemon=True)
+    thread = threading.Thread(target=watch, name="fastdl-watch", daemon=True)
     thread.start()
     try:
         yield

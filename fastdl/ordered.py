@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fastcrc import crc64
 
-from fastdl.connections import patience
+from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
 from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
 from fastdl.fetch import MIN_WINDOW, WINDOW, next_window
@@ -20,7 +18,7 @@ from fastdl.validator import difference
 from fastdl.writers import FileWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from fastdl.http import Response, Transport
     from fastdl.output import Output
@@ -82,7 +80,7 @@ def _copy(response: Response, output: Output, fetched: Fetched, stall: float, te
         _empty(output)  # an earlier attempt may have left bytes
     size, crc, window = 0, 0, MIN_WINDOW
     try:
-        with _watching(response, fetched, stall):
+        with stall_watch(lambda: fetched.bytes_fetched, stall, response.abort):
             while promised is None or size < promised:
                 view = writer.window(size, window)
                 began = time.monotonic()
@@ -112,25 +110,3 @@ def _empty(output: Output) -> None:
         os.ftruncate(output.fd, 0)
     except OSError as error:
         raise DiskError(f"{output.part_path}: {error.strerror}") from None
-
-
-@contextmanager
-def _watching(response: Response, fetched: Fetched, stall: float) -> Iterator[None]:
-    """Break the connection when no bytes have come for ``stall`` seconds, also if single ones drip in."""
-    over = threading.Event()
-
-    def watch() -> None:
-        seen, since = -1, time.monotonic()
-        while not over.wait(min(1.0, stall / 4)):
-            if fetched.bytes_fetched != seen:
-                seen, since = fetched.bytes_fetched, time.monotonic()
-            elif time.monotonic() - since > stall:
-                response.abort()
-
-    thread = threading.Thread(target=watch, name="fastdl-watch", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -102,7 +102,6 @@ class Pool:
 
     def __init__(self, line: Line, workers: int, connections: int) -> None:
         workers = min(workers, connections)
-        self._line = line
         self._outputs: list[tuple[Attach, int]] = []
         self._members: list[_Member] = []
         self._member_of: dict[int, int] = {}
