@@ -12,6 +12,7 @@ from fastdl.job import (
     DEFAULT_RETRY,
     RESUME,
     Job,
+    check_limit_rate,
     checkpoint_path_of,
     concurrency,
     make_backoff,
@@ -49,6 +50,7 @@ def download(
     connect_timeout: float = 10.0,
     read_timeout: float = 30.0,
     max_time: float | None = None,
+    limit_rate: int | None = None,
     proxy: str | None = None,
     cacert: str | os.PathLike[str] | None = None,
     insecure: bool = False,
@@ -72,7 +74,8 @@ def download(
         path: the file to make, or a directory to make it in under the URL's last name.
         part_size: bytes per part, 1 to 5 GiB; None chooses. The unit of checkpoint, check and refetch.
         workers: processes; None means one for each processor, at most four.
-        connections: connections of all workers together; None means 8.
+        connections: the most connections of all workers together, 64 by default. A download begins with eight, doubles
+            them while that brings more, and takes back what the server refuses.
         checkpoint: keep a checkpoint while downloading, removed at the end.
         checkpoint_path: where; None means ``PATH.cp``.
         resume: ``verify`` hashes each part of an earlier run on the disk before using it, ``trust`` does not,
@@ -84,6 +87,7 @@ def download(
         connect_timeout: seconds.
         read_timeout: seconds a connection may go without progress.
         max_time: seconds the whole download may take.
+        limit_rate: bytes per second that all connections together may receive.
         proxy: URL of an HTTP proxy; None asks the environment, "" means none.
         cacert: file of CA certificates to trust instead of the system's.
         insecure: do not verify TLS certificates.
@@ -131,6 +135,7 @@ def download(
         max_time=max_time,
         overwrite=overwrite,
         fsync=fsync,
+        limit_rate=check_limit_rate(limit_rate),
     )
     with Listeners(progress) as tell:
         return Download(job, tell).run()

@@ -77,7 +77,7 @@ def cli() -> None:
 @click.argument("url")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to make; else the URL's last name.")
 @click.option("-d", "--dir", "directory", type=click.Path(path_type=Path), help="Directory to make it in.")
-@click.option("-x", "--connections", type=int, help="Connections of all workers together (8).")
+@click.option("-x", "--connections", type=int, help="Connections of all workers together, at most (64).")
 @click.option("-w", "--workers", type=int, help="Worker processes (one for each processor, at most 4).")
 @click.option(
     "-p", "--part-size", type=_Size(), help="Unit of checkpoint, check and refetch: 1 to 5G, 8M is 8 MiB (chosen)."
@@ -104,6 +104,7 @@ def cli() -> None:
     help="Longest time a connection may go without progress.",
 )
 @click.option("--max-time", type=float, metavar="SECONDS", help="Longest time for everything.")
+@click.option("--limit-rate", type=_Size(), help="Bytes per second of all connections together: 10M is 10 MiB/s.")
 @click.option("--proxy", metavar="URL", help="HTTP proxy; '' for none (environment).")
 @click.option("--cacert", type=click.Path(path_type=Path), help="CA certificates to trust instead of the system's.")
 @click.option("--insecure", is_flag=True, help="Do not verify TLS certificates.")
@@ -147,9 +148,12 @@ def get(
         raise UsageError("-o -: what has left through a pipe cannot be verified first; name a file")
     if directory is not None and not directory.is_dir():
         raise UsageError(f"{directory}: no such directory")
-    with _stopped_by_signals():
-        from fastdl.api import download  # noqa: PLC0415 - --help and usage errors need not wait for urllib3
+    from fastdl import prefork  # noqa: PLC0415 - --help and usage errors need not wait for urllib3
+    from fastdl.api import download  # noqa: PLC0415
+    from fastdl.job import concurrency  # noqa: PLC0415
 
+    workers, _ = concurrency(settings["workers"], settings["connections"])
+    with prefork.prepared(workers), _stopped_by_signals():
         result = download(
             url,
             (directory or Path()) / (output or ""),

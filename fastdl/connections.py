@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from fastdl.addresses import Addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +32,8 @@ _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its co
 _SWITCHING = 101
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
 _asking: dict[int, _Asked] = {}
+_addresses = Addresses()
+_broken: set[int] = set()  # threads whose wait was ended by another one
 # The request target of each thread, which urllib3 would normalise, though a signature may cover it.
 _target = threading.local()
 
@@ -115,11 +120,36 @@ class _Asked:
 
     def connect(self) -> None:
         _asking[threading.get_ident()] = self
-        super().connect()  # type: ignore[misc]
+        self._connect_in_turn()
         sock: Any = self.sock
         if isinstance(sock, ssl.SSLSocket):
             # An end without close_notify may be anybody's doing: where nothing else tells the end of a body, this must.
             setattr(sock, "suppress_ragged_eofs", False)  # noqa: B010 - public, yet unknown to typeshed
+
+    def _connect_in_turn(self) -> None:
+        """Connect to the next of the host's addresses, or to whichever works; certificates are the name's."""
+        conn: Any = self  # one of urllib3's: mypy sees the mix-in alone
+        name = conn.host
+        try:
+            addresses = [] if conn.proxy else _addresses.of(name, conn.port)
+        except (OSError, UnicodeError):
+            addresses = []  # urllib3 will say what is wrong with the name
+        if not addresses:
+            super().connect()  # type: ignore[misc]
+            return
+        conn.server_hostname = getattr(conn, "server_hostname", None) or name
+        for number, address in enumerate(addresses, 1):
+            conn.host = address
+            try:
+                super().connect()  # type: ignore[misc]
+            except (NewConnectionError, ConnectTimeoutError):
+                _addresses.failed(address)
+                if number == len(addresses):
+                    raise
+            else:
+                return
+            finally:
+                conn.host = name
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         _asking[threading.get_ident()] = self
@@ -152,6 +182,7 @@ def asking(target: str | None = None, connection: Any = None) -> Iterator[None]:
     ``target`` is sent exactly as it is, whatever urllib3 makes of it. ``connection`` is the one waited on, if known.
     """
     ident = threading.get_ident()
+    _broken.discard(ident)
     if target is not None:
         _target.value = target
     if connection is not None:
@@ -169,8 +200,14 @@ def break_asking(ident: int | None) -> None:
     connection = _asking.get(ident or 0)
     sock = None if connection is None else connection.sock
     if sock is not None:
+        _broken.add(ident or 0)
         with suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
+
+
+def was_broken() -> bool:
+    """Tell whether another thread ended what this thread asks inside ``asking``: it must not ask again by itself."""
+    return threading.get_ident() in _broken
 
 
 @contextmanager

@@ -3,45 +3,62 @@
 from __future__ import annotations
 
 import mmap
+import time
 
-KINDS = 4
+KINDS = 3
+_PACE = 2  # words of the pace, before those of the slots
 
 
 class Counters:
     """The shared words of ``slots`` slots in a mapping.
 
-    ``received``: bytes of body, ever. ``partial``: bytes of the part under way. ``reported``: parts that the slot
-    reported, ever, and ``marked``: how many of those reports the caller has dealt with.
+    ``received``: bytes of body, ever. ``reported``: parts that the slot reported, ever, and ``marked``: how many of
+    those reports the caller has dealt with. ``pace`` bounds what all slots receive together.
     """
 
     def __init__(self, fd: int, slots: int) -> None:
         self._map = mmap.mmap(fd, nbytes(slots))
         self._words = memoryview(self._map).cast("Q")
-        self.received, self.partial, self.reported, self.marked = (
-            self._words[kind * slots : (kind + 1) * slots] for kind in range(KINDS)
+        self._pace = self._words[:_PACE]
+        self.received, self.reported, self.marked = (
+            self._words[_PACE + kind * slots : _PACE + (kind + 1) * slots] for kind in range(KINDS)
         )
 
-    def unmarked(self) -> int:
-        """Return how many parts of all slots are reported and not marked yet."""
-        return sum(self.reported) - sum(self.marked)
-
-    def at_stake(self, part_size: int) -> int:
-        """Return how many bytes would have to be fetched again if everything were killed now."""
-        return self.unmarked() * part_size + sum(self.partial)
-
     def forget(self, slots: range) -> None:
-        """Take back what the slots of a dead worker left at stake: it is lost."""
+        """Take back what the slots of a dead worker reported and nobody will mark: it is lost."""
         for slot in slots:
-            self.partial[slot] = 0
             self.reported[slot] = self.marked[slot]
+
+    def limit(self, bytes_per_second: int, burst: float) -> None:
+        """Allow all slots together so many bytes a second from now on; call it again and again.
+
+        What was not used of the allowance is kept for ``burst`` seconds, so that a line that stood still is not
+        followed by a flood. Only the caller's process may call this.
+        """
+        now = time.monotonic_ns()
+        used = sum(self.received) * 10**9 // bytes_per_second
+        self._pace[0] = bytes_per_second
+        self._pace[1] = max(self._pace[1], now - used - int(burst * 1e9))
+
+    def excess(self) -> float:
+        """Return for how many seconds nothing may be received, because it came too fast so far; 0 without a limit."""
+        rate, origin = self._pace
+        if not rate:
+            return 0.0
+        return max(0.0, sum(self.received) / rate - (time.monotonic_ns() - origin) / 1e9)
+
+    @property
+    def limited(self) -> int:
+        """Bytes per second allowed, 0 if there is no limit."""
+        return self._pace[0]
 
     def close(self) -> None:
         """Unmap the words."""
-        for view in (self.received, self.partial, self.reported, self.marked, self._words):
+        for view in (self.received, self.reported, self.marked, self._pace, self._words):
             view.release()
         self._map.close()
 
 
 def nbytes(slots: int) -> int:
     """Return how long the file behind the words must be: whole pages."""
-    return -(-KINDS * 8 * slots // mmap.PAGESIZE) * mmap.PAGESIZE
+    return -(-(_PACE + KINDS * slots) * 8 // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,11 +14,10 @@ from fastdl.redact import redacted_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastdl.access import FileReader, MapReader, Writer
     from fastdl.http import Response, Transport
-    from fastdl.messages import Request
+    from fastdl.messages import Fetch
     from fastdl.plan import Plan, Run
-    from fastdl.validator import Validator
-    from fastdl.writers import Writer
 
 WINDOW = 256 * 1024  # bytes received and hashed at a time: still in the second-level cache when the hashes read it
 MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows; the first window is one, grown while lines are fast
@@ -33,8 +33,15 @@ class Listener(Protocol):
         """Take note of the answer that is being read, so that it can be aborted; None after its end."""
         ...
 
-    def settle(self) -> None:
-        """Return once every part reported is marked: bytes beyond it would be lost together with it."""
+    def settle(self, nbytes: int) -> int:
+        """Return how many of ``nbytes`` may be received now, once any may.
+
+        Every part reported must be marked first: bytes beyond it would be lost together with it.
+        """
+        ...
+
+    def renewed(self) -> bool:
+        """Tell, once, whether the connection was broken to be replaced by another."""
         ...
 
     def progress(self, nbytes: int) -> None:
@@ -80,21 +87,19 @@ class SpanFetch:
 
     def __init__(
         self,
-        plan: Plan,
-        run: Run,
-        request: Request,
-        validator: Validator,
+        order: Fetch,
         transport: Transport,
         writer: Writer,
         listener: Listener,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.request = request
+        plan, run = order.plan, order.run
+        self.number = order.number
         self.requests = 0  # sent since the caller last set it to 0
         self.retries = 0
         self._tally = Tally(plan, run)
-        self._size = plan.size
-        self._validator = validator
+        self._request = order.request
+        self._validator = order.validator
         self._transport = transport
         self._writer = writer
         self._listener = listener
@@ -102,7 +107,10 @@ class SpanFetch:
         # A window larger than the part would hold finished parts back until it is full.
         self._widest = max(MIN_WINDOW, min(WINDOW, plan.part_size))
         self._window = MIN_WINDOW
-        self._forgotten = self._tally.offset
+        self._plan = plan
+        self._first = run.first
+        self._claimed = self._tally.offset  # bytes before it are received, or are being received
+        self._claiming = threading.Lock()
 
     def run(self, response: Response | None = None) -> None:
         """Fetch all that is missing of the run; ``response`` is an answer to it that is open already.
@@ -115,70 +123,94 @@ class SpanFetch:
             ProtocolError, ObjectChanged, Refused: the answer must not be used.
         """
         while self._tally.offset < self._tally.stop:
-            before = self._tally.offset
+            before, stop = self._tally.offset, self._tally.stop
             try:
-                self._receive(response or self._open())
+                self._receive(response or self._open(stop), stop)
             except NetworkError:
-                if self._tally.offset - before < WORTH_CONTINUING:
+                if not self._listener.renewed() and self._tally.offset - before < WORTH_CONTINUING:
                     raise
                 self.retries += 1
             response = None
 
-    def _open(self) -> Response:
-        self.requests += 1
-        return self._transport.open(self.request, (range_header(self._tally.offset, self._tally.stop),))
+    def trim(self, stop: int) -> int:
+        """Leave the parts from ``stop`` on to somebody else, or from the first one on that is not begun.
 
-    def _receive(self, response: Response) -> None:
-        """Check the answer and take its body, which must end exactly where it promised."""
+        Returns which; may be called from any thread.
+        """
+        with self._claiming:
+            begun = -(-self._claimed // self._plan.part_size)
+            self._tally.stop = min(self._tally.stop, self._plan.part(max(stop, begun, self._first + 1) - 1).stop)
+            return -(-self._tally.stop // self._plan.part_size)
+
+    def _open(self, stop: int) -> Response:
+        self.requests += 1
+        return self._transport.open(self._request, (range_header(self._tally.offset, stop),))
+
+    def _receive(self, response: Response, stop: int) -> None:
+        """Check the answer to a request up to ``stop`` and take its body, unless the run was trimmed meanwhile."""
         self._listener.watch(response)
         try:
             url = response.request.url
             if response.status != _OK and not is_partial(response.status, response.headers):
-                check_satisfiable(response.status, response.headers, url, self._size)
+                check_satisfiable(response.status, response.headers, url, self._plan.size)
                 raise response.refused()
             check_validator(response.headers, url, self._validator)
             tally = self._tally
-            got = check_partial(response.status, response.headers, url, tally.offset, tally.stop, self._size)
-            while tally.offset < got.stop:
-                self._receive_window(response, got.stop)
+            got = check_partial(response.status, response.headers, url, tally.offset, stop, self._plan.size)
+            while nbytes := self._claim(got.stop):
+                self._receive_window(response, nbytes)
         finally:
             self._listener.watch(None)
             response.finish()
 
-    def _receive_window(self, response: Response, stop: int) -> None:
-        self._listener.settle()
+    def _claim(self, stop: int) -> int:
+        """Return how many bytes to receive next of an answer that ends at ``stop``; 0 at the end of it or of the run.
+
+        Windows end at multiples of their size, so that each fills whole pages, and at the end of a part, so that no
+        connection begins a part while its last one is at stake; parts smaller than a window share one.
+        """
+        start, part_size = self._tally.offset, self._plan.part_size
+        nbytes = self._window - start % self._window
+        if part_size >= MIN_WINDOW:
+            nbytes = min(nbytes, part_size - start % part_size)
+        nbytes = self._listener.settle(nbytes)
+        with self._claiming:
+            nbytes = max(0, min(nbytes, stop - start, self._tally.stop - start))
+            self._claimed = start + nbytes
+        return nbytes
+
+    def _receive_window(self, response: Response, nbytes: int) -> None:
         start = self._tally.offset
-        view = self._writer.window(start, min(self._window, stop - start))
+        view = self._writer.window(nbytes)
         began = self._clock()
         count = response.readinto(view)
         if count == 0:
-            raise Truncated(f"{redacted_url(response.request.url)}: the body ended {stop - start} bytes early")
+            raise Truncated(f"{redacted_url(response.request.url)}: the body ended before byte {start + nbytes}")
         self._window = min(self._widest, next_window(self._window, self._clock() - began))
-        self._writer.store(start, view[:count])
-        first, digests = self._tally.feed(view[:count])
+        filled = view[:count]
+        first, digests = self._tally.feed(filled)
+        self._writer.store(start, filled)
         self._listener.progress(count)
         if digests:
             self._listener.report(first, digests)
-        self._forgotten = _forget_behind(self._writer, self._forgotten, self._tally)
 
 
-def rehash(plan: Plan, run: Run, writer: Writer, listener: Listener) -> None:
+def rehash(plan: Plan, run: Run, reader: MapReader | FileReader, listener: Listener) -> None:
     """Hash the parts of ``run`` as they stand on the disk and report each.
 
     Raises:
         DiskError: the file is shorter than it was, or cannot be read.
     """
     tally = Tally(plan, run)
-    forgotten = tally.offset
     while tally.offset < tally.stop:
-        view = writer.read(tally.offset, min(WINDOW, tally.stop - tally.offset))
+        view = reader.read(tally.offset, min(WINDOW, tally.stop - tally.offset))
         if not view:
             raise DiskError(f"the output ends before byte {tally.offset}: another process truncated it")
         first, digests = tally.feed(view)
         listener.progress(len(view))
         if digests:
             listener.report(first, digests)
-        forgotten = _forget_behind(writer, forgotten, tally)
+        reader.forget(tally.offset)
 
 
 def next_window(window: int, took: float) -> int:
@@ -186,10 +218,3 @@ def next_window(window: int, took: float) -> int:
     if took > _SLOW:
         return max(MIN_WINDOW, window // 2)
     return min(WINDOW, window * 2) if took < _FAST else window
-
-
-def _forget_behind(writer: Writer, forgotten: int, tally: Tally) -> int:
-    if tally.offset - forgotten >= writer.forget_every or tally.offset == tally.stop:
-        writer.forget(forgotten, tally.offset)
-        return tally.offset
-    return forgotten

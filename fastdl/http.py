@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 import urllib3
 from urllib3.util import create_urllib3_context, make_headers
 
-from fastdl.connections import POOLS, asking
+from fastdl.connections import POOLS, asking, was_broken
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
 from fastdl.messages import Line, Request
 from fastdl.redact import printable, redacted_url
@@ -148,7 +148,7 @@ class Transport:
                     )
                     break
                 except urllib3.exceptions.ProtocolError as error:
-                    if fresh or not _was_idle(error):
+                    if fresh or was_broken() or not _was_idle(error):
                         raise
         return Response(raw, request)
 

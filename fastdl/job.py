@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from fastdl.sources import Source
 
 RESUME = ("verify", "trust", "no")
-DEFAULT_CONNECTIONS = 8
+MOST_CONNECTIONS = 64  # unless the caller says otherwise; a download begins with few and finds what it can use
 DEFAULT_RETRY = 8
+LEAST_RATE = 1024  # bytes per second
 _MOST_WORKERS, _MOST_CONNECTIONS = 64, 1024
 _USUAL_WORKERS = 4  # beyond it the memory bus, not the processors, is what bodies wait for
 
@@ -44,6 +45,7 @@ class Job:
     max_time: float | None
     overwrite: bool
     fsync: bool
+    limit_rate: int | None
 
 
 def concurrency(workers: int | None, connections: int | None) -> tuple[int, int]:
@@ -54,7 +56,7 @@ def concurrency(workers: int | None, connections: int | None) -> tuple[int, int]
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if connections is None:
-        connections = max(DEFAULT_CONNECTIONS, workers or 0)
+        connections = max(MOST_CONNECTIONS, workers or 0)
     if workers is None:
         workers = min(processors, _USUAL_WORKERS, max(connections, 1))
     if not 1 <= workers <= _MOST_WORKERS:
@@ -131,7 +133,7 @@ def make_line(
     for name, seconds in (("connect timeout", connect_timeout), ("read timeout", read_timeout), ("max time", max_time)):
         if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
             raise UsageError(f"{name} {seconds}: must be a positive number of seconds")
-    if proxy is None:
+    if proxy is None and any(name.lower().endswith("_proxy") for name in os.environ):
         parts = split_url(source.request(None).url)
         if not proxy_bypass_environment(parts.netloc.rpartition("@")[2]):
             proxies = getproxies_environment()
@@ -155,3 +157,14 @@ def make_backoff(retry: int) -> Backoff:
     if not 0 <= retry <= 1000:  # noqa: PLR2004 - more would be days of waiting
         raise UsageError(f"retry {retry}: must be 0 to 1000")
     return Backoff(attempts=retry + 1)
+
+
+def check_limit_rate(limit_rate: int | None) -> int | None:
+    """Return the bytes per second, or None for no limit.
+
+    Raises:
+        UsageError: so few that the smallest reads would look like stalls.
+    """
+    if limit_rate is not None and limit_rate < LEAST_RATE:
+        raise UsageError(f"limit rate {limit_rate}: must be {LEAST_RATE} bytes per second or more")
+    return limit_rate

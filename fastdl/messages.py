@@ -1,6 +1,7 @@
 """The plain frozen data that crosses the border between the caller's process and its workers.
 
-Parent to worker: Welcome, Attach (one file descriptor follows), Fetch, Rehash, Abort. Worker to parent: Ready, Report.
+Parent to worker: Welcome, Attach (one file descriptor follows), Fetch, Rehash, Trim, Renew, Abort. Worker to parent:
+Ready, Report, Trimmed.
 A worker ends when its pipe does.
 """
 
@@ -41,19 +42,13 @@ class Welcome:
     first_slot: int
     slots: int
     all_slots: int  # of the whole pool, as the shared counters have them
-    connections: int  # of the whole pool: the slots that fetch
 
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """The output that later orders name by ``output``; its descriptor follows by SCM_RIGHTS.
-
-    ``mapped`` chooses the shared mapping; otherwise bytes are written with pwrite.
-    """
+    """The output that later orders name by ``output``; its descriptor follows by SCM_RIGHTS."""
 
     output: int
-    size: int
-    mapped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,23 @@ class Rehash:
 
 
 @dataclass(frozen=True, slots=True)
+class Trim:
+    """Leave the parts from ``stop`` on of order ``number`` to somebody else; a Trimmed answers."""
+
+    slot: int
+    number: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Go on with order ``number`` over another connection, at the byte it reached: this one crawls."""
+
+    slot: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """Take order ``number`` from ``slot``: its connection made no progress."""
 
@@ -93,6 +105,15 @@ class Ready:
     """A worker is up; ``package`` is the file of the fastdl it runs, which must be the caller's own."""
 
     package: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """Order ``number`` now ends before part ``stop``: what was asked, or later, if parts beyond had been begun."""
+
+    slot: int
+    number: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastcrc import crc64
 
+from fastdl.access import Writer
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
 from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
@@ -15,7 +16,8 @@ from fastdl.fetch import MIN_WINDOW, WINDOW, next_window
 from fastdl.probe import Probe, ask_whole
 from fastdl.redact import redacted_url
 from fastdl.validator import difference
-from fastdl.writers import FileWriter
+
+_BURST = 0.2  # seconds of an unused allowance that are kept under a limited rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,17 +38,18 @@ def fetch_stream(
     fetched: Fetched,
     *,
     stall: float,
+    limit_rate: int | None,
     sleep: Callable[[float], None],
     tell: Callable[[int, int], None],
 ) -> int:
     """Fetch the whole body into ``output``, from its first byte again after every failure; return its size in bytes.
 
-    ``stall`` is how many seconds may pass without progress.
+    ``stall`` is how many seconds may pass without progress, ``limit_rate`` how many bytes may come in one.
 
     Raises:
         FastdlError: it cannot be had; nothing of it is resumable.
     """
-    response = found.response
+    response, pace = found.response, _Pace(limit_rate)
     while True:
         try:
             if response is None:
@@ -54,7 +57,7 @@ def fetch_stream(
                 fetched.retries += 1
                 with patience(stall):
                     response = _ask_again(source, found, transport)
-            return _copy(response, output, fetched, stall, tell)
+            return _copy(response, output, fetched, stall, pace, tell)
         except NetworkError as error:
             failure: FastdlError = error
         except Refused as error:
@@ -72,9 +75,33 @@ def _ask_again(source: Source, found: Probe, transport: Transport) -> Response:
     return again.response
 
 
-def _copy(response: Response, output: Output, fetched: Fetched, stall: float, tell: Callable[[int, int], None]) -> int:
+class _Pace:
+    """Keeps a stream below ``limit`` bytes per second; what it may have and does not take is soon forgotten."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._origin = time.monotonic()
+
+    def window(self, received: int, nbytes: int) -> int:
+        """Return how many of ``nbytes`` may be received after ``received`` ones, once any may."""
+        if self._limit is None:
+            return nbytes
+        excess = received / self._limit - (time.monotonic() - self._origin)
+        self._origin += max(0.0, -excess - _BURST)
+        time.sleep(max(0.0, excess))
+        return min(nbytes, max(1024, self._limit // 20))
+
+
+def _copy(
+    response: Response,
+    output: Output,
+    fetched: Fetched,
+    stall: float,
+    pace: _Pace,
+    tell: Callable[[int, int], None],
+) -> int:
     """Write the whole body; a promised length must be met exactly, a chunked body be ended by its last chunk."""
-    writer = FileWriter(output.fd, WINDOW)
+    writer = Writer(output.fd, WINDOW)
     promised = content_length(response.headers)
     if promised is None:
         _empty(output)  # an earlier attempt may have left bytes
@@ -82,7 +109,7 @@ def _copy(response: Response, output: Output, fetched: Fetched, stall: float, te
     try:
         with stall_watch(lambda: fetched.bytes_fetched, stall, response.abort):
             while promised is None or size < promised:
-                view = writer.window(size, window)
+                view = writer.window(pace.window(fetched.bytes_fetched, window))
                 began = time.monotonic()
                 count = response.readinto(view)
                 if count == 0:

@@ -18,9 +18,6 @@ from fastdl.locks import inode, is_named, lock, unlock
 if TYPE_CHECKING:
     from fastdl.header import Stored
 
-# File systems on which allocated blocks are a promise, so that storing through a mapping cannot hit a full disk.
-# Copy-on-write, network and stacked ones (btrfs, zfs, nfs, fuse, overlay) get pwrite, which can at least fail politely.
-_MAPPABLE = frozenset(("ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"))
 _NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -37,7 +34,6 @@ class Output:
         self.path = path
         self.part_path = part_path_of(path)
         self.fd = fd
-        self.mapped = False
         self.sealed = stamp is None  # was cut to the object's size already: what it holds must be hashed
         self.stamp = os.urandom(STAMP) if stamp is None else stamp
         self.inode = inode(fd)
@@ -57,7 +53,7 @@ class Output:
             raise
 
     def allocate(self, size: int | None) -> None:
-        """Reserve ``size`` bytes on the disk and choose between mapping and pwrite; None if the size is not known.
+        """Reserve ``size`` bytes on the disk; None if the size is not known.
 
         Raises:
             DiskError: there is no room; nothing of the object's body was used yet.
@@ -65,13 +61,12 @@ class Output:
         try:
             if size is None:
                 return
-            reserved = self._reserve(size + STAMP)
+            self._reserve(size + STAMP)
             os.pwrite(self.fd, self.stamp, size)
         except OSError as error:
             raise DiskError(f"{self.path}: no room for {size} bytes: {error.strerror}") from None
         self._size = size
         self.sealed = False
-        self.mapped = reserved and size > 0 and _mappable(self.fd)
 
     def check(self) -> None:
         """Make sure that the file is still the one that was allocated.
@@ -136,14 +131,13 @@ class Output:
         unlock(self._lock_fd)
         os.close(self._lock_fd)
 
-    def _reserve(self, length: int) -> bool:
+    def _reserve(self, length: int) -> None:
         if _fallocate(self.fd, length):
-            return True
+            return
         room = os.fstatvfs(self.fd)
         if room.f_bavail * room.f_frsize < length - os.fstat(self.fd).st_blocks * 512:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(self.fd, length)
-        return False
 
 
 def part_path_of(path: Path) -> Path:
@@ -274,18 +268,6 @@ def _fallocate(fd: int, size: int) -> bool:
         if code != errno.EINTR:
             raise OSError(code, os.strerror(code))
     return True
-
-
-def _mappable(fd: int) -> bool:
-    """Tell whether the file system under ``fd`` is one where stores through a mapping are safe."""
-    device = os.fstat(fd).st_dev
-    name = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return False
-    kinds = {line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2] == name}
-    return bool(kinds) and kinds <= _MAPPABLE
 
 
 def _umask() -> int:

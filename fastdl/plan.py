@@ -14,8 +14,11 @@ GIB = 1024 * MIB
 MIN_PART_SIZE = 1
 MAX_PART_SIZE = 5 * GIB  # the limit of one multipart upload part in OSS and S3, and of the OSS SDKs' partSize
 DEFAULT_PART_SIZE = 8 * MIB  # lost work per killed connection stays small, a report per part costs nothing
+LEAST_PART_SIZE = MIB  # of smaller objects, so that many connections have something to share and end together
+SHARED_PARTS = 512  # which this many parts allow
 DEFAULT_PART_COUNT = 2**17  # beyond 1 TiB the default part grows, so that the checkpoint stays near 2 MiB
 MAX_PART_COUNT = 2**24  # a checkpoint of 270 MB; beyond it bookkeeping outgrows the download
+LEAST_SPAN = 16 * KIB  # below it the head of an answer is no longer small against its body
 MAX_SPAN = 64 * MIB  # long enough that one request's round trip vanishes, short enough that connections end together
 
 _SIZE = re.compile(r"(\d{1,20})\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
@@ -106,6 +109,8 @@ def make_plan(size: int, part_size: int | None) -> Plan:
     """
     if part_size is None:
         part_size = DEFAULT_PART_SIZE
+        while size < part_size * SHARED_PARTS and part_size > LEAST_PART_SIZE:
+            part_size //= 2
         while size > part_size * DEFAULT_PART_COUNT and part_size < MAX_PART_SIZE:
             part_size = min(2 * part_size, MAX_PART_SIZE)
     plan = Plan(size, check_part_size(part_size))
@@ -125,11 +130,13 @@ def probe_length(part_size: int | None) -> int:
     return max(part_size, DEFAULT_PART_SIZE // part_size * part_size)
 
 
-def span_length(plan: Plan, remaining: int, connections: int) -> int:
-    """Return how many parts the next span should hold: guided self-scheduling with a ceiling.
+def span_length(plan: Plan, remaining: int, connections: int, least: int = 1) -> int:
+    """Return how many parts the next span should hold: guided self-scheduling between a floor and a ceiling.
 
-    ``remaining`` counts the parts nobody fetches yet. A span is the ``2 x connections``-th share of them, so that
-    spans shrink towards the end and all connections finish together. Source: Polychronopoulos and Kuck, 1987.
+    ``remaining`` counts the parts nobody fetches yet. A span is the share of one of ``connections`` in them, so that
+    spans shrink towards the end and all connections finish together, but not below the ``least`` bytes that are worth
+    a request. Source: Polychronopoulos and Kuck, 1987.
     """
     ceiling = max(1, MAX_SPAN // plan.part_size)
-    return max(1, min(ceiling, remaining // (2 * connections)))
+    floor = -(-max(LEAST_SPAN, least) // plan.part_size)
+    return max(1, min(remaining, ceiling, max(floor, remaining // connections)))

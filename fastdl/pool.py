@@ -14,25 +14,22 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
+from fastdl import prefork
 from fastdl.counters import Counters, nbytes
 from fastdl.errors import FastdlError
-from fastdl.messages import Abort, Attach, Fetch, Line, Ready, Rehash, Report, Welcome
+from fastdl.messages import Abort, Attach, Fetch, Line, Ready, Rehash, Renew, Report, Trim, Trimmed, Welcome
 from fastdl.pipe import Pipe, anonymous_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CALLER_SLOT = 0  # counts what the caller's own process receives; workers have the slots from 1 on
 _STOP_PATIENCE = 0.5  # seconds a worker gets to see the end of its pipe before it is killed
 _START_ATTEMPTS = 3
-# All that a worker may inherit. Credentials and proxy passwords live in other variables and stay with the caller.
-_ENVIRONMENT = (
-    *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
-    *("DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
-)
-
 # Not -m fastdl.worker with PYTHONPATH: that cannot carry a directory with a colon in its name.
-_BOOT = "import json,os,sys;sys.path[:]=json.loads(os.environ.pop('FASTDL_PATH'));from fastdl.worker import main;main()"
+_BOOT = (
+    "import json,os,socket,sys;sys.path[:]=json.loads(os.environ.pop('FASTDL_PATH'));"
+    "from fastdl.worker import main;main(socket.socket(fileno=int(sys.argv[1])))"
+)
 _NEEDED = ("fastdl", "urllib3", "xxhash", "fastcrc")
 
 Order = Fetch | Rehash
@@ -60,24 +57,11 @@ class _Member:
         self.orders: dict[int, Order] = {}
         self.ready = False
         try:
-            ours, theirs = socket.socketpair()
-            self.errors: IO[bytes] = _anonymous_file()
-            self._start(theirs)
-            self.pipe = Pipe(ours)
+            self.process, end, self.errors = prefork.take() or _started()
+            self.pipe = Pipe(end)
             self.pipe.send(welcome, shared)
         except OSError as error:
             raise FastdlError(f"a worker cannot be started: {error.strerror}") from None
-
-    def _start(self, theirs: socket.socket) -> None:
-        with theirs, _interrupts_blocked():
-            self.process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self.errors,
-                env=_environment(),
-            )
 
     def last_words(self) -> str:
         self.errors.seek(0)
@@ -97,10 +81,11 @@ class _Member:
 class Pool:
     """``workers`` processes that share ``connections`` connections; each has one more slot for hashing.
 
-    Serves orders for any number of attached outputs. Use it from one thread.
+    The first ``own`` slots are not the workers': the caller's own process counts what it receives there. Serves orders
+    for any number of attached outputs. Use it from one thread.
     """
 
-    def __init__(self, line: Line, workers: int, connections: int) -> None:
+    def __init__(self, line: Line, workers: int, connections: int, own: int = 0) -> None:
         workers = min(workers, connections)
         self._outputs: list[tuple[Attach, int]] = []
         self._members: list[_Member] = []
@@ -110,10 +95,10 @@ class Pool:
         self.fetch_slots: list[int] = []
         self.hash_slots: list[int] = []
         self._welcomes: list[Welcome] = []
-        slot = CALLER_SLOT + 1
+        slot = own
         for index in range(workers):
             slots = connections // workers + (index < connections % workers) + 1
-            self._welcomes.append(Welcome(line, slot, slots, CALLER_SLOT + 1 + connections + workers, connections))
+            self._welcomes.append(Welcome(line, slot, slots, own + connections + workers))
             self._member_of.update(dict.fromkeys(range(slot, slot + slots), index))
             self.fetch_slots.extend(range(slot, slot + slots - 1))
             self.hash_slots.append(slot + slots - 1)
@@ -131,18 +116,18 @@ class Pool:
         self.close()
 
     def start(self) -> None:
-        """Start all workers and return at once; they take 100 ms until their first request."""
+        """Start all workers and return at once; they take 100 ms until their first request, unless forked before."""
         for welcome in self._welcomes:
             self._members.append(_Member(welcome, self._shared.fileno()))
 
     @property
     def ready(self) -> bool:
-        """Whether any worker is up."""
-        return any(member.ready for member in self._members)
+        """Whether any worker is up, or needs no time for it."""
+        return any(member.ready or isinstance(member.process, prefork.Forked) for member in self._members)
 
-    def attach(self, output: int, fd: int, size: int, *, mapped: bool) -> None:
+    def attach(self, output: int, fd: int) -> None:
         """Make an open file known to every worker, also to those that will replace the dead."""
-        self._outputs.append((Attach(output, size, mapped), fd))
+        self._outputs.append((Attach(output), fd))
         for member in self._members:
             with suppress(OSError):
                 member.pipe.send(*self._outputs[-1])
@@ -154,23 +139,23 @@ class Pool:
         with suppress(OSError):  # a dead worker shows in wait(), with this order among the lost
             member.pipe.send(order)
 
-    def abort(self, slot: int, number: int) -> None:
-        """Ask a slot to drop its order; a report of its failure follows."""
+    def tell(self, message: Trim | Renew | Abort) -> None:
+        """Tell a slot something about its order."""
         with suppress(OSError):
-            self._members[self._member_of[slot]].pipe.send(Abort(slot, number))
+            self._members[self._member_of[message.slot]].pipe.send(message)
 
     def kill(self, slot: int) -> None:
         """Kill the worker that a slot belongs to; wait() then tells what was lost."""
         self._members[self._member_of[slot]].process.kill()
 
-    def wait(self, timeout: float, other: Connection) -> list[Report | Died]:
+    def wait(self, timeout: float, other: Connection) -> list[Report | Trimmed | Died]:
         """Return what happened, at the latest after ``timeout`` seconds; ``other`` is one more pipe of reports.
 
         Raises:
             FastdlError: workers cannot be started.
         """
         pipes = {member.pipe.connection: member for member in self._members}
-        events: list[Report | Died] = []
+        events: list[Report | Trimmed | Died] = []
         for pipe in wait([*pipes, other], timeout):
             assert isinstance(pipe, Connection)  # noqa: S101 - nothing else was waited for
             member = pipes.get(pipe)
@@ -183,7 +168,7 @@ class Pool:
             if member is not None and isinstance(message, Ready):
                 self._check(member, message)
                 continue
-            if member is not None and message.finished:
+            if member is not None and isinstance(message, Report) and message.finished:
                 member.orders.pop(message.slot, None)
             events.append(message)
         return events
@@ -226,13 +211,33 @@ class Pool:
         return died
 
 
+def _started() -> tuple[subprocess.Popen[bytes] | prefork.Forked, socket.socket, IO[bytes]]:
+    """Start a worker; return it, our end of its pipe and what it says on standard error.
+
+    Raises:
+        OSError: processes, memory or descriptors are short.
+    """
+    ours, theirs = socket.socketpair()
+    errors = _anonymous_file()
+    with theirs, _interrupts_blocked():
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=_environment(),
+        )
+    return process, ours, errors
+
+
 def _anonymous_file() -> IO[bytes]:
     return open(anonymous_descriptor(), "w+b", buffering=0)  # noqa: PTH123 - a descriptor, not a path
 
 
 def _environment() -> dict[str, str]:
     """Return a worker's environment: no secrets, and the caller's import path, so that it finds the same fastdl."""
-    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    kept = {name: os.environ[name] for name in prefork.ENVIRONMENT if name in os.environ}
     return {**kept, "FASTDL_PATH": json.dumps(_import_path())}
 
 

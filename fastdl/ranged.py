@@ -1,24 +1,20 @@
-"""Objects whose server knows ranges: the caller's event loop between schedule, pool and checkpoint."""
+"""Objects whose server knows ranges: the caller's event loop between schedule, crew and checkpoint."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING
 
+from fastdl.crew import Crew
 from fastdl.digest import Digest, crc64_of_parts
 from fastdl.errors import AccessDenied, DiskError, FastdlError, NetworkError, Refused
-from fastdl.fetch import WINDOW
-from fastdl.messages import Fetch, Rehash, Report
+from fastdl.limit import Limit
+from fastdl.messages import Fetch, Rehash, Report, Trimmed
 from fastdl.plan import Run
-from fastdl.pool import CALLER_SLOT, Died, Pool
+from fastdl.pool import Died
 from fastdl.schedule import Lease, Schedule
-from fastdl.slot import Slot
-from fastdl.writers import FileWriter
+from fastdl.steering import TICK, Steering
 
 if TYPE_CHECKING:
     import random
@@ -35,25 +31,12 @@ if TYPE_CHECKING:
     from fastdl.sources import Source
     from fastdl.validator import ObjectInfo
 
-TICK = 0.1  # seconds between looks at counters, clocks and the file
-STOP_PATIENCE = 1.0  # seconds the caller's own connection gets to end: Ctrl-C must not take two
-ABORT_PATIENCE = 5.0  # seconds a stalled connection gets to report after it was broken, before its worker is killed
-_OUTPUT = 0  # this pool serves one output
+_OUTPUT = 0  # this crew serves one output
 log = logging.getLogger("fastdl")
 
 
-@dataclass(slots=True)
-class _Watch:
-    """An order under way, and when its bytes last moved."""
-
-    slot: int
-    counted: int
-    moved: float
-    aborted: float | None = None
-
-
 class RangedDownload:
-    """One object on its way through the pool; ``fetched`` is kept up to date for whoever shows progress."""
+    """One object on its way; ``fetched`` is kept up to date for whoever shows progress."""
 
     def __init__(
         self,
@@ -63,9 +46,11 @@ class RangedDownload:
         output: Output,
         checkpoint: Checkpoint,
         line: Line,
+        transport: Transport,
         *,
         workers: int,
         connections: int,
+        limit_rate: int | None,
         trust: bool,
         backoff: Backoff,
         rng: random.Random,
@@ -79,8 +64,7 @@ class RangedDownload:
         self._output = output
         self._checkpoint = checkpoint
         self._stall = line.read_timeout
-        self._abort_patience = ABORT_PATIENCE + line.connect_timeout  # what is not connected yet cannot be broken
-        self._pool = Pool(line, workers, connections)
+        self._crew = Crew(line, workers, connections, output.fd, transport)
         self._fetched = fetched
         self._tell = tell
         self._clock = clock
@@ -91,97 +75,80 @@ class RangedDownload:
             fetched.parts_reused = sum(map(len, marked))
             self._kept = sum(map(plan.nbytes, marked))
             marked = []
-        self._schedule = Schedule(plan, missing, marked, connections, backoff, rng)
-        self._idle: list[int] = []
-        self._idle_hash = list(self._pool.hash_slots)
-        self._watches: dict[int, _Watch] = {}
+        self._limit = Limit(connections, clock())
+        self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng)
+        self._steering = Steering(self._crew, self._schedule, self._limit, line, limit_rate)
+        self._slots: dict[int, int] = {}  # of orders
         self._renewed_after = 0  # orders up to this number carry credentials that were replaced since
-        self._up = False  # whether any worker ever came up
         self._proven = True  # the newest credentials, or the first ones, were accepted
-        self._caller: Slot | None = None
-        self._reports, self._reports_in = Pipe(duplex=False)
-        self._caller_fd = -1
 
-    def run(self, found: Probe, transport: Transport) -> None:
+    def run(self, found: Probe) -> None:
         """Fetch every missing part, judge every marked one; the body of ``found`` is used as far as it is parts.
 
         Raises:
             FastdlError: the download cannot be finished now; what the checkpoint marks stays resumable.
         """
-        with self._pool, self._reports, self._reports_in:
+        with self._crew:
             try:
-                self._adopt(found, transport)
+                self._adopt(found)
                 if self._schedule.waiting:
-                    self._pool.start()
-                    self._pool.attach(_OUTPUT, self._output.fd, self._plan.size, mapped=self._output.mapped)
-                    self._idle.extend(self._pool.fetch_slots)
+                    self._crew.start()
+                self._feed()
                 while not self._schedule.finished:
-                    self._feed()
-                    for event in self._pool.wait(TICK, self._reports):
+                    for event in self._crew.wait(self._steering.patience):
                         self._take(event)
-                    self._up = self._up or self._pool.ready
-                    self._tick()
+                    self._feed()
+                    self._look()
             finally:
-                self._stop_caller()
-                self._count()
-        last = self._plan.part(self._plan.count - 1).nbytes
-        self._fetched.crc64 = crc64_of_parts(self._checkpoint.crcs(), self._plan.part_size, last)
+                self._fetched.bytes_fetched = self._crew.received
+        self._conclude()
 
-    def _adopt(self, found: Probe, transport: Transport) -> None:
-        """Let a thread of this process read the first answer: no worker is up yet, and a small object needs none."""
-        self._caller_fd = os.dup(self._output.fd)
-        writer = FileWriter(self._caller_fd, WINDOW)
-        self._caller = Slot(
-            CALLER_SLOT, self._pool.counters, len(self._pool.fetch_slots), self._send, transport, lambda _: writer
-        )
+    def _adopt(self, found: Probe) -> None:
+        """Let a connection of our own read the first answer: no worker is up yet, and a small object needs none."""
         first, rest = divmod(found.start, self._plan.part_size)
         run = Run(first, max(first + 1, -(-found.stop // self._plan.part_size)))
         whole = not rest and self._plan.bounds(run) == (found.start, found.stop)
         number = self._schedule.adopt(run, self._clock()) if whole else None
         if number is None:
             found.close()  # asked for before the part size was known, or only to hear whether the object is the same
-            self._idle.append(CALLER_SLOT)
-        else:
-            self._caller.give(self._order(CALLER_SLOT, number, run), found.response)
-
-    def _send(self, report: Report) -> None:
-        with suppress(OSError):  # the download ended without this thread
-            self._reports_in.send(report)
-
-    def _stop_caller(self) -> None:
-        # A thread that does not end in time keeps its descriptor: closed, the number could soon mean another file.
-        if self._caller is not None and self._caller.stop(STOP_PATIENCE):
-            os.close(self._caller_fd)
-        self._caller = None
+        elif (slot := self._crew.idle_slot()) is not None:
+            self._crew.give(self._order(slot, number, run), found.response)
 
     def _feed(self) -> None:
         now = self._clock()
-        while self._idle and (fetch := self._schedule.take(now)):
-            order = self._order(self._idle.pop(0), *fetch)
-            if order.slot != CALLER_SLOT:
-                self._pool.give(order)
-            elif self._caller is not None:
-                self._caller.give(order)
-        while self._idle_hash and (check := self._schedule.take_rehash(now)):
-            number, run = check
-            slot = self._idle_hash.pop(0)
-            self._watches[number] = _Watch(slot, 0, now)
-            self._pool.give(Rehash(slot, number, _OUTPUT, self._plan, run))
+        while self._crew.idle and (fetch := self._schedule.take(now, self._steering.worth)):
+            self._give(*fetch)
+        self._steering.share(now)
+        while (slot := self._crew.idle_slot(rehash=True)) is not None:
+            check = self._schedule.take_rehash(now)
+            if check is None:
+                self._crew.release(slot)
+                break
+            self._slots[check[0]] = slot
+            self._crew.give(Rehash(slot, check[0], _OUTPUT, self._plan, check[1]))
+
+    def _give(self, number: int, run: Run) -> None:
+        slot = self._crew.idle_slot()
+        assert slot is not None  # noqa: S101 - asked for above
+        self._crew.give(self._order(slot, number, run))
 
     def _order(self, slot: int, number: int, run: Run) -> Fetch:
-        self._watches[number] = _Watch(slot, self._pool.counters.received[slot], self._clock())
+        self._slots[number] = slot
+        self._steering.begin(slot, number, self._clock())
         request = self._source.request(self._info)
         return Fetch(slot, number, _OUTPUT, self._plan, run, request, self._info.validator)
 
-    def _take(self, event: Report | Died) -> None:
+    def _take(self, event: Report | Trimmed | Died) -> None:
         if isinstance(event, Died):
             self._bury(event)
-            return
-        lease = self._schedule.lease(event.number)
-        if lease is not None:
-            self._record(event, lease)
-        if event.slot not in self._pool.hash_slots:
-            self._pool.counters.marked[event.slot] += len(event.digests)
+        elif isinstance(event, Trimmed):
+            self._schedule.trim(event.number, event.stop)
+        else:
+            lease = self._schedule.lease(event.number)
+            if lease is not None:
+                self._record(event, lease)
+            if event.slot not in self._crew.hash_slots:
+                self._crew.counters.marked[event.slot] += len(event.digests)
 
     def _record(self, event: Report, lease: Lease) -> None:
         self._fetched.requests += event.requests
@@ -197,7 +164,7 @@ class RangedDownload:
                     self._proven |= event.number > self._renewed_after
             self._schedule.complete(event.number, len(event.digests))
         if event.finished:
-            self._end(event.number, event.error, lease.taken)
+            self._end(event.number, event.error, lease)
 
     def _judge(self, index: int, digest: Digest) -> None:
         """Compare what is on the disk with what was recorded."""
@@ -210,19 +177,22 @@ class RangedDownload:
             self._fetched.parts_damaged.append(index)
             self._schedule.miss(index)
 
-    def _end(self, number: int, error: FastdlError | None, taken: float) -> None:
-        rehash = self._release(number)
+    def _end(self, number: int, error: FastdlError | None, lease: Lease) -> None:
+        self._release(number)
         rest = self._schedule.end(number)
         if rest is None:
+            return
+        if error is None and lease.trimming:  # it left its tail, and the word of that is still on its way
+            self._schedule.again(rest)
             return
         error = error or FastdlError(f"a worker ended part {rest.first} without a word")
         if isinstance(error, Refused):
             error = self._source.explain(error)
         log.debug("part %d: %s", rest.first, error)
         if isinstance(error, AccessDenied) and self._renewed(number):
-            self._schedule.again(rest, rehash=rehash)
+            self._schedule.again(rest, rehash=lease.rehash)
         else:
-            self._schedule.fail(rest, error, self._clock(), taken)
+            self._schedule.fail(rest, error, self._clock(), lease.taken)
         self._fetched.retries += 1
 
     def _renewed(self, number: int) -> bool:
@@ -232,74 +202,57 @@ class RangedDownload:
         if not self._proven or not self._source.renew():
             return False
         self._proven = False
-        self._renewed_after = max([number, *self._watches])
+        self._renewed_after = max([number, *self._slots])
         return True
 
     def _bury(self, died: Died) -> None:
         log.debug("a worker died (%d): %s", died.code, died.last_words)
         if died.by_bus_error:
             self._output.check()
-            raise DiskError(f"{self._output.part_path}: the disk is full or failing: a page had no block behind it")
-        ours = any(self._watches[order.number].aborted is not None for order in died.orders)
+            raise DiskError(f"{self._output.part_path}: the disk fails: a page of it cannot be read")
+        stalled = self._steering.stalled
+        ours = any(order.number in stalled for order in died.orders)
         for order in died.orders:
-            stalled = self._watches[order.number].aborted is not None
-            rehash = self._release(order.number)
+            lease = self._schedule.lease(order.number)
+            self._release(order.number)
             rest = self._schedule.end(order.number)
-            if rest is None:
+            if rest is None or lease is None:
                 continue
             self._fetched.retries += 1
-            if stalled:
+            if order.number in stalled:
                 error = NetworkError(f"{self._source.shown}: no progress within {self._stall} seconds")
                 self._schedule.fail(rest, error, self._clock(), self._clock())
             elif ours:  # we killed the worker for the sake of another order
-                self._schedule.again(rest, rehash=rehash)
+                self._schedule.again(rest, rehash=lease.rehash)
             else:
-                self._schedule.lose(rest, rehash=rehash)
+                self._schedule.lose(rest, rehash=lease.rehash)
 
-    def _release(self, number: int) -> bool:
-        """Make the slot of an order idle; tell whether it was one for hashing."""
-        slot = self._watches.pop(number).slot
-        rehash = slot in self._pool.hash_slots
-        if slot != CALLER_SLOT:
-            (self._idle_hash if rehash else self._idle).append(slot)
-        elif not self._up:  # once a worker was up the caller's process only steers
-            self._idle.insert(0, slot)
-        return rehash
+    def _release(self, number: int) -> None:
+        slot = self._slots.pop(number)
+        self._crew.release(slot)
+        if slot not in self._crew.hash_slots:
+            self._steering.end(number)
 
-    def _tick(self) -> None:
+    def _look(self) -> None:
+        """Look at the counts and the file, and tell of the progress."""
         now = self._clock()
+        if now < self._next_tick and not self._limit.trying:
+            return
+        self._steering.look(now)
         if now < self._next_tick:
             return
         self._next_tick = now + TICK
-        self._count()
+        self._fetched.bytes_fetched = self._crew.received
         self._output.check()
-        connections = 0
-        for number, watch in self._watches.items():
-            if watch.slot in self._pool.hash_slots:
-                continue
-            connections += 1
-            counted = self._pool.counters.received[watch.slot]
-            if counted != watch.counted:
-                watch.counted, watch.moved = counted, now
-            elif watch.aborted is None and now - watch.moved > self._stall:
-                watch.aborted = now
-            if watch.aborted is not None and now - watch.aborted > self._abort_patience:
-                self._kill(watch)
-            elif watch.aborted is not None:
-                self._abort(watch.slot, number)  # again and again: it may have been between two connections
-        self._tell(min(self._kept + self._fetched.bytes_fetched, self._plan.size), connections)
+        self._steering.tick(now)
+        self._tell(min(self._kept + self._fetched.bytes_fetched, self._plan.size), self._steering.connections)
 
-    def _abort(self, slot: int, number: int) -> None:
-        if slot != CALLER_SLOT:
-            self._pool.abort(slot, number)
-        elif self._caller is not None:
-            self._caller.abort(number)
-
-    def _kill(self, watch: _Watch) -> None:
-        if watch.slot == CALLER_SLOT:
-            raise NetworkError(f"{self._source.shown}: a connection cannot be ended")
-        self._pool.kill(watch.slot)
-
-    def _count(self) -> None:
-        received = self._pool.counters.received
-        self._fetched.bytes_fetched = received[CALLER_SLOT] + sum(received[slot] for slot in self._pool.fetch_slots)
+    def _conclude(self) -> None:
+        """Sum up what was found."""
+        last = self._plan.part(self._plan.count - 1).nbytes
+        fetched = self._fetched
+        fetched.crc64 = crc64_of_parts(self._checkpoint.crcs(), self._plan.part_size, last)
+        fetched.connections = self._steering.most_delivering
+        fetched.levels = tuple(self._limit.levels)
+        fetched.bottleneck = self._steering.bottleneck()
+        log.debug("bottleneck: %s", fetched.bottleneck or "unknown, it was over too soon")

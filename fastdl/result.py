@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass fields are looked at when unpickled
 
+from fastdl.limit import Level  # noqa: TC001
+
 
 @dataclass(slots=True)
 class Fetched:
@@ -16,6 +18,9 @@ class Fetched:
     bytes_fetched: int = 0
     requests: int = 0
     retries: int = 0
+    connections: int = 0  # the most that delivered at once
+    levels: tuple[Level, ...] = ()
+    bottleneck: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,11 @@ class DownloadResult:
         requests: requests sent in this run.
         retries: how many of them repeated a failed one.
         seconds: wall time.
-        connections: the most that were allowed at once; 1 for an ordered stream.
+        connections: the most that delivered at once.
+        levels: how many connections were allowed from when on, and what they had brought until then.
+        bottleneck: what kept it from being faster: ``line``, ``server`` (it refused more connections), ``connections``
+            (each is capped, and all that were allowed are used), ``processors``, ``disk``, ``limit rate``, or nothing
+            if it was over too soon to tell.
         started_over: why bytes of an earlier run were thrown away; empty if there was no reason to.
     """
 
@@ -59,4 +68,6 @@ class DownloadResult:
     retries: int
     seconds: float
     connections: int
+    levels: tuple[Level, ...] = ()
+    bottleneck: str = ""
     started_over: str = ""

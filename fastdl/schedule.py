@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastdl.errors import FastdlError, ServerBusy
-from fastdl.plan import Plan, Run, span_length
+from fastdl.plan import LEAST_SPAN, Plan, Run, span_length
 from fastdl.retry import Backoff, is_transient, wished_delay
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from fastdl.limit import Limit
 
 DEATHS = 3  # workers that one and the same run may take with it
 _REHASH_SPAN = 64 * 1024 * 1024  # bytes of one hashing order: 4 ms at memory speed, a second on a slow disk
@@ -27,6 +29,8 @@ class Lease:
     done: int
     rehash: bool
     taken: float  # when, by the caller's clock
+    trimming: bool = False  # asked to leave its tail to somebody else, without an answer yet
+    trimmable: bool = True  # until it had none to leave
 
 
 class Schedule:
@@ -37,21 +41,23 @@ class Schedule:
         plan: Plan,
         missing: Iterable[Run],
         marked: Iterable[Run],
-        connections: int,
+        limit: Limit,
         backoff: Backoff,
         rng: random.Random,
     ) -> None:
         self._plan = plan
         self._missing = deque(missing)
+        self._missing_parts = sum(map(len, self._missing))
         self._doubtful = deque(marked)
         self._backoff = backoff
         self._rng = rng
-        self._connections = connections
-        self._allowed = connections
+        self._limit = limit
         self._delayed: list[tuple[float, int, Run]] = []
         self._paused_until = 0.0
         self._busy_answers = 0
         self._refused_at = 0.0
+        self._fetching = 0
+        self._trimming = 0
         self._failures: dict[int, int] = {}
         self._deaths: dict[int, int] = {}
         self._leases: dict[int, Lease] = {}
@@ -67,19 +73,36 @@ class Schedule:
         """Whether anything waits for a slot."""
         return bool(self._missing or self._doubtful or self._delayed)
 
-    def take(self, now: float) -> tuple[int, Run] | None:
-        """Lease the next run to fetch; None while there is none, or while the server wants to be left alone."""
+    @property
+    def fetching(self) -> int:
+        """How many runs are being fetched."""
+        return self._fetching
+
+    @property
+    def at_end(self) -> bool:
+        """Whether every missing part is being fetched by somebody."""
+        return not (self._missing or self._delayed)
+
+    def take(self, now: float, least: int = 1) -> tuple[int, Run] | None:
+        """Lease the next run to fetch; None while there is none, or while the server wants to be left alone.
+
+        ``least`` is how many bytes are worth a request.
+        """
         while self._delayed and self._delayed[0][0] <= now:
-            self._missing.appendleft(heapq.heappop(self._delayed)[2])
-        fetching = sum(not lease.rehash for lease in self._leases.values())
-        if not self._missing or now < self._paused_until or fetching >= self._allowed:
+            self._put_back(heapq.heappop(self._delayed)[2])
+        if not self._missing or not self.room(now):
             return None
         run = self._missing.popleft()
-        count = span_length(self._plan, len(run) + sum(map(len, self._missing)), self._allowed)
+        self._missing_parts -= len(run)
+        count = span_length(self._plan, len(run) + self._missing_parts, self._limit.shares(self._fetching), least)
         if count < len(run):
-            self._missing.appendleft(Run(run.first + count, run.stop))
+            self._put_back(Run(run.first + count, run.stop))
             run = Run(run.first, run.first + count)
         return self._lease(run, now, rehash=False), run
+
+    def room(self, now: float) -> int:
+        """Return how many more requests may go out."""
+        return max(0, self._limit.allowed - self._fetching) if now >= self._paused_until else 0
 
     def take_rehash(self, now: float) -> tuple[int, Run] | None:
         """Lease the next run of marked parts to be hashed on the disk."""
@@ -103,6 +126,7 @@ class Schedule:
             if old.stop > run.stop:
                 rest.append(Run(max(old.first, run.stop), old.stop))
         self._missing = deque(rest)
+        self._missing_parts -= len(run)
         return self._lease(run, now, rehash=False)
 
     def lease(self, number: int) -> Lease | None:
@@ -121,6 +145,7 @@ class Schedule:
     def miss(self, index: int) -> None:
         """Note that a part thought complete must be fetched again."""
         stop = index + 1
+        self._missing_parts += 1
         if self._missing and self._missing[-1].stop == index:  # neighbours are fetched in one request
             index = self._missing.pop().first
         self._missing.append(Run(index, stop))
@@ -128,19 +153,60 @@ class Schedule:
     def end(self, number: int) -> Run | None:
         """End a lease; return what it left undone."""
         lease = self._leases.pop(number)
-        if not lease.rehash and lease.done == lease.run.stop:
-            self._allowed = min(self._connections, self._allowed + 1)
+        self._fetching -= not lease.rehash
+        self._trimming -= lease.trimming
         return None if lease.done == lease.run.stop else Run(lease.done, lease.run.stop)
+
+    def longest(self, rates: Mapping[int, float]) -> tuple[int, int, float] | None:
+        """Return the lease whose run will take the longest, whence on somebody else could take it over, and how long.
+
+        ``rates`` are the bytes per second of orders. The tail offered is half of what is left; None if no lease
+        has one to offer.
+        """
+        best: tuple[float, int, int] | None = None
+        for number, lease in self._leases.items():
+            left = Run(lease.done, lease.run.stop)
+            tail = len(left) // 2
+            if lease.rehash or lease.trimming or not lease.trimmable or tail * self._plan.part_size < LEAST_SPAN:
+                continue
+            seconds = self._plan.nbytes(left) / max(1.0, rates.get(number, 0.0))
+            best = max(best or (0.0, 0, 0), (seconds, number, left.stop - tail))
+        return None if best is None else (best[1], best[2], best[0])
+
+    @property
+    def trimming(self) -> int:
+        """How many leases were asked to leave their tails and did not answer yet."""
+        return self._trimming
+
+    def ask_trim(self, number: int) -> None:
+        """Note that a lease was asked to leave its tail."""
+        self._leases[number].trimming = True
+        self._trimming += 1
+
+    def trim(self, number: int, stop: int) -> None:
+        """Note that a lease ends before part ``stop`` now; what is behind it is missing again."""
+        lease = self._leases.get(number)
+        if lease is None:  # ended meanwhile, with its tail undone
+            return
+        self._trimming -= 1
+        lease.trimming = False
+        lease.trimmable = stop < lease.run.stop
+        if lease.trimmable:
+            self._put_back(Run(stop, lease.run.stop))
+            lease.run = Run(lease.run.first, stop)
 
     def again(self, rest: Run, *, rehash: bool = False) -> None:
         """Put back at once what a lease left undone."""
-        (self._doubtful if rehash else self._missing).appendleft(rest)
+        if rehash:
+            self._doubtful.appendleft(rest)
+        else:
+            self._put_back(rest)
 
     def fail(self, rest: Run, error: FastdlError, now: float, taken: float) -> None:
         """Put back what a lease ``taken`` then and failed ``now`` left undone, to be tried after a wait.
 
-        A busy server is everybody's matter: all connections pause, and fewer ask again. Any other failure is counted
-        against the first undone part until it is complete.
+        A busy server is everybody's matter: fewer ask, and if it serves nobody or says how long it wants to be left
+        alone, all pause. Any other failure is counted against the first undone part until it is complete.
 
         Raises:
             FastdlError: ``error`` itself, if it is not transient or has happened too often.
@@ -150,10 +216,10 @@ class Schedule:
         if isinstance(error, ServerBusy):
             # Refusals of requests that were under way when the last one was counted are the same refusal.
             if taken >= self._refused_at:
-                self._busy_answers += 1
+                self._busy_answers += not self._fetching
                 self._refused_at = now
             failures = max(1, self._busy_answers)
-            self._allowed = max(1, self._allowed - 1)
+            self._limit.refused(now, self._fetching)
         else:
             failures = self._failures[rest.first] = self._failures.get(rest.first, 0) + 1
         if failures >= self._backoff.attempts:
@@ -161,7 +227,8 @@ class Schedule:
         delay = self._backoff.delay(failures, self._rng)
         if isinstance(error, ServerBusy):
             wish = wished_delay(error)
-            self._paused_until = max(self._paused_until, now + (wish if wish is not None else delay))
+            if wish is not None or not self._fetching:
+                self._paused_until = max(self._paused_until, now + (wish if wish is not None else delay))
         heapq.heappush(self._delayed, (now + delay, rest.first, rest))
 
     def lose(self, rest: Run, *, rehash: bool) -> None:
@@ -175,7 +242,12 @@ class Schedule:
             raise FastdlError(f"{deaths} workers in a row died at part {rest.first}; is memory short?")
         self.again(rest, rehash=rehash)
 
+    def _put_back(self, run: Run) -> None:
+        self._missing.appendleft(run)
+        self._missing_parts += len(run)
+
     def _lease(self, run: Run, now: float, *, rehash: bool) -> int:
         self._number += 1
+        self._fetching += not rehash
         self._leases[self._number] = Lease(run, run.first, rehash, now)
         return self._number

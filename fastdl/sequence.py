@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fastdl import ordered
 from fastdl.checkpoint import Checkpoint, open_checkpoint
+from fastdl.crew import OWN
 from fastdl.digest import crc64_of_parts, file_digest
 from fastdl.errors import IntegrityError, NetworkError, ObjectChanged, UsageError
 from fastdl.header import Header, Stored, identity_digest
@@ -51,7 +52,7 @@ class Download:
         self._next_tell = 0.0
         self._rng = random.Random()
         self._fetched = Fetched()
-        self._transport = Transport(job.line, 1)
+        self._transport = Transport(job.line, min(OWN, job.connections))
         self._started_over = ""
         self._size: int | None = None
         self._complete = False  # whether every byte is there and judged
@@ -196,14 +197,16 @@ class Download:
                 output,
                 checkpoint,
                 job.line,
+                self._transport,
                 workers=job.workers,
                 connections=job.connections,
+                limit_rate=job.limit_rate,
                 trust=trust,
                 backoff=job.backoff,
                 rng=self._rng,
                 fetched=self._fetched,
                 tell=self._tell,
-            ).run(found, self._transport)
+            ).run(found)
         elif found.response is not None:
             log.info("%s: no ranges, or no length: one connection, and nothing can be resumed", self._source.shown)
             self._size = ordered.fetch_stream(
@@ -214,6 +217,7 @@ class Download:
                 Attempts(job.backoff, self._rng),
                 self._fetched,
                 stall=job.line.read_timeout,
+                limit_rate=job.limit_rate,
                 sleep=self._sleep,
                 tell=self._tell,
             )
@@ -275,7 +279,9 @@ class Download:
             requests=fetched.requests,
             retries=fetched.retries,
             seconds=time.monotonic() - self._began,
-            connections=self._job.connections if found.ranged else 1,
+            connections=max(1, fetched.connections),
+            levels=fetched.levels,
+            bottleneck=fetched.bottleneck,
             started_over=self._started_over,
         )
 

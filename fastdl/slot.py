@@ -1,6 +1,6 @@
 """A slot: one thread that carries out orders one by one, over one connection at a time, and reports on each.
 
-Workers run several; the caller's process runs one, which reads the first answer while the workers are starting.
+Workers run many; the caller's process runs a few, which read the first answers while the workers are starting.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from fastdl.access import Writer, make_reader
 from fastdl.connections import break_asking
 from fastdl.errors import DiskError, FastdlError, NetworkError
 from fastdl.fetch import WINDOW, SpanFetch, rehash
-from fastdl.messages import Fetch, Rehash, Report
-from fastdl.plan import Run
+from fastdl.messages import Fetch, Rehash, Report, Trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
     from fastdl.counters import Counters
     from fastdl.digest import Digest
     from fastdl.http import Response, Transport
-    from fastdl.writers import Writer
 
 _STALLED = NetworkError("a connection made no progress for the read timeout and was given up")
-_GLANCE = 0.0002  # seconds between looks at whether parts were marked
+_GLANCE, _LONGEST_GLANCE = 0.0002, 0.005  # seconds between looks at whether parts were marked: longer and longer
+_NAP = 0.1  # seconds between looks at the pace and at orders taken back
+_LEAST_PACED, _PACED_WINDOWS = 1024, 20  # bytes of one window under a limit at least, and windows a second
 
 
 class Slot:
-    """Orders go in by ``give``, reports come out by ``send``; the pool has ``connections`` that fetch."""
+    """Orders go in by ``give``, reports come out by ``send``; ``descriptor`` finds an order's output."""
 
     def __init__(
         self,
         number: int,
         counters: Counters,
-        connections: int,
         send: Callable[[Report], None],
         transport: Transport,
-        writer: Callable[[int], Writer],
+        descriptor: Callable[[int], int],
     ) -> None:
         self._number = number
         self._counters = counters
-        self._connections = connections
         self._send = send
         self._transport = transport
-        self._writer = writer
+        self._descriptor = descriptor
         self._orders: SimpleQueue[tuple[Fetch | Rehash, Response | None] | None] = SimpleQueue()
         self._order: Fetch | Rehash | None = None
         self._span: SpanFetch | None = None
         self._response: Response | None = None
-        self._aborted = -1
-        self._part_size = 0
-        self._thread = threading.Thread(target=self._run, name=f"fastdl-slot-{number}", daemon=True)
-        self._thread.start()
+        self._aborted = self._renewing = -1
+        self._beginning = threading.Lock()
+        self._trim_ahead = -1, 0
+        self._writer: tuple[int, Writer] | None = None
+        self._thread: threading.Thread | None = None
 
     def give(self, order: Fetch | Rehash, response: Response | None = None) -> None:
         """Queue an order, with the answer to it if that is open already.
@@ -61,6 +61,30 @@ class Slot:
         The caller gives the next one only after the report that finished the last.
         """
         self._orders.put((order, response))
+        if self._thread is None:  # most slots of a pool never get an order
+            self._thread = threading.Thread(target=self._run, name=f"fastdl-slot-{self._number}", daemon=True)
+            self._thread.start()
+
+    def trim(self, number: int, stop: int) -> Trimmed | None:
+        """Leave the parts from ``stop`` on of order ``number`` to somebody else; tell from which on really.
+
+        None if the order has ended. One that did not begin yet is trimmed when it does.
+        """
+        with self._beginning:
+            order, span = self._order, self._span
+            if order is None or order.number < number:
+                self._trim_ahead = number, stop
+                return Trimmed(self._number, number, stop)
+            if order.number > number or span is None:
+                return None
+            return Trimmed(self._number, number, span.trim(stop))
+
+    def renew(self, number: int) -> None:
+        """Break the connection of order ``number`` so that it goes on over another."""
+        order, response = self._order, self._response
+        if order is not None and order.number == number:
+            self._renewing = number
+            self._break(response)
 
     def abort(self, number: int) -> None:
         """Break the connection of order ``number``, now or as soon as it has one; a failed report follows."""
@@ -69,12 +93,18 @@ class Slot:
 
     def stop(self, patience: float) -> bool:
         """End the thread and wait for it at most ``patience`` seconds; tell whether it ended."""
-        order = self._order
-        if order is not None:
-            self.abort(order.number)
         self._orders.put(None)
-        self._thread.join(patience)
-        return not self._thread.is_alive()
+        if self._thread is None:
+            return True
+        deadline = time.monotonic() + patience
+        while self._thread.is_alive():
+            if self._order is not None:
+                self.abort(self._order.number)  # again and again: it may have been between two connections
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._thread.join(min(left, _NAP))
+        return True
 
     def watch(self, response: Response | None) -> None:
         """Remember the answer that abort has to break."""
@@ -83,50 +113,67 @@ class Slot:
             self._break_if_aborted()
 
     def progress(self, nbytes: int) -> None:
-        """Count bytes where the caller sees them."""
-        self._counters.received[self._number] += nbytes
+        """Count received bytes where the caller sees them."""
         if isinstance(self._order, Fetch):
-            self._counters.partial[self._number] += nbytes
+            self._counters.received[self._number] += nbytes
 
-    def settle(self) -> None:
-        """Wait until one more window cannot bring what a kill would lose above one part for each connection.
-
-        On average half of that is at stake, so this waits only when the caller is late with its marks.
+    def settle(self, nbytes: int) -> int:
+        """Wait until the caller marked what this slot reported, and the pace allows more; return how many bytes.
 
         Raises:
             NetworkError: the order was aborted.
         """
-        limit = self._connections * (self._part_size - WINDOW)
-        while self._counters.at_stake(self._part_size) > limit and self._counters.unmarked():
-            if self._order is not None and self._order.number == self._aborted:
-                raise NetworkError("the order was taken back")
-            time.sleep(_GLANCE)
+        counters = self._counters
+        glance = _GLANCE
+        while counters.reported[self._number] != counters.marked[self._number]:
+            self._pause(glance)
+            glance = min(_LONGEST_GLANCE, 2 * glance)
+        if rate := counters.limited:
+            while excess := counters.excess():
+                self._pause(min(excess, _NAP))
+            nbytes = min(nbytes, max(_LEAST_PACED, rate // _PACED_WINDOWS))
+        return nbytes
+
+    def renewed(self) -> bool:
+        """Tell, once, whether the connection was broken to be replaced by another."""
+        order = self._order
+        if order is None or self._renewing != order.number or self._aborted == order.number:
+            return False
+        self._renewing = -1
+        return True
 
     def report(self, first: int, digests: tuple[Digest, ...]) -> None:
         """Tell the caller of finished parts."""
         if isinstance(self._order, Fetch):
-            run = Run(first, first + len(digests))
             self._counters.reported[self._number] += len(digests)
-            self._counters.partial[self._number] -= self._order.plan.nbytes(run)
         self._tell(first, digests, finished=False, error=None)
 
+    def _pause(self, seconds: float) -> None:
+        if self._order is not None and self._order.number == self._aborted:
+            raise NetworkError("the order was taken back")
+        time.sleep(seconds)
+
     def _break_if_aborted(self) -> None:
-        order, response = self._order, self._response
-        if order is None or order.number != self._aborted:
-            return
+        order = self._order
+        if order is not None and order.number == self._aborted:
+            self._break(self._response)
+
+    def _break(self, response: Response | None) -> None:
         if response is not None:
             response.abort()
-        else:
+        elif self._thread is not None:
             break_asking(self._thread.ident)
 
     def _run(self) -> None:
         while (given := self._orders.get()) is not None:
-            self._order, response = given
+            order, response = given
             error: FastdlError | None = None
             try:
-                self._carry_out(self._order, response)
+                with self._beginning:
+                    self._begin(order)
+                self._carry_out(order, response)
             except FastdlError as failure:
-                error = failure if self._order.number != self._aborted else _STALLED
+                error = failure if order.number != self._aborted else _STALLED
             except MemoryError:
                 error = DiskError("no memory left to receive into")
             except Exception as failure:  # noqa: BLE001 - a defect of ours must reach the caller, not vanish here
@@ -134,15 +181,22 @@ class Slot:
             self._tell(0, (), finished=True, error=error)
             self._span = None
 
+    def _begin(self, order: Fetch | Rehash) -> None:
+        self._order = order
+        if isinstance(order, Fetch):
+            fd = self._descriptor(order.output)
+            if self._writer is None or self._writer[0] != fd:
+                self._writer = fd, Writer(fd, WINDOW)
+            self._span = SpanFetch(order, self._transport, self._writer[1], self)
+            if self._trim_ahead[0] == order.number:
+                self._span.trim(self._trim_ahead[1])
+
     def _carry_out(self, order: Fetch | Rehash, response: Response | None) -> None:
-        writer = self._writer(order.output)
-        self._counters.partial[self._number] = 0
-        self._part_size = order.plan.part_size
         if isinstance(order, Rehash):
-            rehash(order.plan, order.run, writer, self)
-            return
-        self._span = SpanFetch(order.plan, order.run, order.request, order.validator, self._transport, writer, self)
-        self._span.run(response)
+            reader = make_reader(self._descriptor(order.output), order.plan.size, WINDOW)
+            rehash(order.plan, order.run, reader, self)
+        elif self._span is not None:
+            self._span.run(response)
 
     def _tell(self, first: int, digests: tuple[Digest, ...], *, finished: bool, error: FastdlError | None) -> None:
         assert self._order is not None  # noqa: S101 - reports are made of orders

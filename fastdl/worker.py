@@ -1,4 +1,4 @@
-"""A process of the pool: one argument, the descriptor of its pipe; several connections, one thread each.
+"""A process of the pool: several connections, one thread each.
 
 Started as a program and not by ``multiprocessing``, which would import the caller's ``__main__`` again and refuses to
 start anything in a daemonic process. It ends when its pipe does, or when its parent is another one than at the start:
@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import sys
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fastdl.counters import Counters
-from fastdl.fetch import WINDOW
 from fastdl.http import Transport
-from fastdl.messages import Abort, Attach, Ready
+from fastdl.messages import Abort, Attach, Ready, Renew, Trim
 from fastdl.pipe import Pipe
 from fastdl.slot import Slot
-from fastdl.writers import FileWriter, MapWriter, Writer, make_writer
 
 if TYPE_CHECKING:
-    from fastdl.messages import Report, Welcome
+    import socket
+
+    from fastdl.messages import Report, Trimmed, Welcome
 
 PARENT_CHECK = 0.5  # seconds between looks at who our parent is
 
@@ -34,12 +32,11 @@ class Worker:
 
     def __init__(self, pipe: Pipe, welcome: Welcome, counters: Counters) -> None:
         self._pipe = pipe
-        self._outputs: dict[int, tuple[int, Writer]] = {}
+        self._outputs: dict[int, int] = {}
         transport = Transport(welcome.line, welcome.slots)
         numbers = range(welcome.first_slot, welcome.first_slot + welcome.slots)
         self._slots = {
-            number: Slot(number, counters, welcome.connections, self._send, transport, self._writer)
-            for number in numbers
+            number: Slot(number, counters, self._send, transport, self._outputs.__getitem__) for number in numbers
         }
 
     def serve(self) -> None:
@@ -52,35 +49,32 @@ class Worker:
                 continue
             message = self._pipe.recv()
             if isinstance(message, Attach):
-                fd = self._pipe.recv_descriptor()
-                self._outputs[message.output] = (
-                    fd,
-                    make_writer(fd, message.size, WINDOW, mapped=message.mapped, users=len(self._slots)),
-                )
+                self._outputs[message.output] = self._pipe.recv_descriptor()
+            elif isinstance(message, Trim):
+                trimmed = self._slots[message.slot].trim(message.number, message.stop)
+                if trimmed is not None:
+                    self._send(trimmed)
+            elif isinstance(message, Renew):
+                self._slots[message.slot].renew(message.number)
             elif isinstance(message, Abort):
                 self._slots[message.slot].abort(message.number)
             else:
                 self._slots[message.slot].give(message)
 
-    def _writer(self, output: int) -> Writer:
-        """Return the writer of an attached output: the mapping is shared, a scratch window is the thread's own."""
-        fd, writer = self._outputs[output]
-        return writer if isinstance(writer, MapWriter) else FileWriter(fd, WINDOW)
-
-    def _send(self, report: Report) -> None:
+    def _send(self, report: Report | Trimmed) -> None:
         try:
             self._pipe.send(report)
         except OSError:
             os._exit(0)  # nobody listens any more
 
 
-def main() -> None:
-    """Serve the pipe whose descriptor is the only argument, until it ends."""
+def main(end: socket.socket) -> NoReturn:
+    """Serve the pipe of which ``end`` is ours until it ends, then end the process."""
     # The terminal's Ctrl-C reaches the whole process group; what it means is the caller's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     warnings.simplefilter("ignore")  # urllib3 warns of every unverified request; the user asked for it once
-    pipe = Pipe(socket.socket(fileno=int(sys.argv[1])))
+    pipe = Pipe(end)
     with suppress(EOFError, OSError):
         welcome = pipe.recv()
         shared = pipe.recv_descriptor()

@@ -171,12 +171,17 @@ def test_a_part_that_kills_three_workers_ends_the_download(tmp_path: Path) -> No
         serving(holds) as server,
         running(tmp_path / "logs", server.url(), "-o", output, "-p", part, "-x", 2, "-w", 1) as command,
     ):
-        for death in range(3):
-            server.wait_for(2 + death)
-            gate.set()
-            command.wait_until(lambda: bits(checkpoint_of(output)) == 1)
+        server.wait_for(2)
+        gate.set()
+        command.wait_until(lambda: bits(checkpoint_of(output)) == 1)
+        deaths = 0
+        while not command.ended:
             (worker,) = command.workers()
+            asked = len(server.log)
             os.kill(worker, signal.SIGKILL)
+            deaths += 1
+            wait_until(lambda: command.ended or (len(server.log) > asked and command.workers()))  # noqa: B023 - at once
+        assert deaths == 3
         assert command.wait() == 1
         assert "3 workers in a row died at part 1" in command.stderr
         command.wait_gone()

@@ -8,7 +8,17 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.plan import MAX_PART_COUNT, MAX_SPAN, Plan, Run, make_plan, probe_length, span_length
+from fastdl.limit import Limit
+from fastdl.plan import (
+    LEAST_SPAN,
+    MAX_PART_COUNT,
+    MAX_SPAN,
+    Plan,
+    Run,
+    make_plan,
+    probe_length,
+    span_length,
+)
 from fastdl.retry import Backoff
 from fastdl.schedule import Schedule
 
@@ -47,7 +57,8 @@ def test_a_run_holds_the_bytes_of_its_parts(plan: Plan, data: st.DataObject) -> 
 @given(plans(), st.integers(1, 64))
 def test_spans_tile_the_object(plan: Plan, connections: int) -> None:
     """Spans taken one after the other are contiguous, non-empty, bounded and cover every part once."""
-    schedule = Schedule(plan, [Run(0, plan.count)], [], connections, Backoff(), random.Random(0))
+    limit = Limit(connections, 0.0)
+    schedule = Schedule(plan, [Run(0, plan.count)], [], limit, Backoff(), random.Random(0))
     reached = 0
     while taken := schedule.take(0.0):
         number, run = taken
@@ -79,7 +90,18 @@ def test_the_probe_is_whole_parts(part_size: int) -> None:
 
 @given(plans(), st.integers(0, 2**24), st.integers(1, 1024))
 def test_a_span_is_at_least_one_part_and_at_most_its_share(plan: Plan, remaining: int, connections: int) -> None:
-    """No request is empty, and none takes so much that the other connections starve."""
+    """No request is empty, and none takes so much that the other connections starve, but for what is not worth one."""
     count = span_length(plan, remaining, connections)
     assert count >= 1
-    assert count == 1 or count * 2 * connections <= remaining
+    assert count == 1 or count * connections <= remaining or (count - 1) * plan.part_size < LEAST_SPAN
+    assert count <= max(1, remaining)
+
+
+@given(plans(), st.integers(0, 2**24), st.integers(1, 1024), st.integers(1, 2**40))
+def test_a_span_is_worth_its_wait(plan: Plan, remaining: int, connections: int, least: int) -> None:
+    """The longer answers take to begin, the more each request is for, but for no part more than is worth it."""
+    count, plain = span_length(plan, remaining, connections, least), span_length(plan, remaining, connections)
+    assert plain <= count <= max(1, MAX_SPAN // plan.part_size)
+    assert count <= max(1, remaining)
+    assert count == plain or (count - 1) * plan.part_size < least
+    assert count * plan.part_size >= min(least, MAX_SPAN - plan.part_size, max(1, remaining) * plan.part_size)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fastdl.errors import DiskError, FastdlError, NetworkError, ServerBusy, Truncated
-from fastdl.plan import Plan, Run
+from fastdl.limit import Limit
+from fastdl.plan import LEAST_SPAN, Plan, Run
 from fastdl.retry import Backoff
 from fastdl.schedule import DEATHS, Schedule
 
@@ -35,7 +36,11 @@ class Downloads(RuleBasedStateMachine):
         runs = [Run(index, index + 1) for index in range(len(marks))]
         missing = [run for run in runs if not marks[run.first]]
         marked = [run for run in runs if marks[run.first]]
-        self.schedule = Schedule(self.plan, missing, marked, connections, BACKOFF, random.Random(seed))
+        self.received = 0
+        self.asked: dict[int, int] = {}  # orders that were asked to leave their tail, and whence on
+        self.whole: set[int] = set()  # orders that had no tail to leave
+        self.limit = Limit(connections, 0.0)
+        self.schedule = Schedule(self.plan, missing, marked, self.limit, BACKOFF, random.Random(seed))
 
     def taken(self, taken: tuple[int, Run] | None, *, rehash: bool) -> bool:
         """Note a new lease, which must be of parts that nobody has or has done."""
@@ -52,8 +57,9 @@ class Downloads(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        """Ask for a run to fetch."""
-        self.taken(self.schedule.take(self.now), rehash=False)
+        """Ask for a run to fetch: none is given beyond what is allowed now, which may be less than was."""
+        allowed = self.schedule.fetching < self.limit.allowed
+        assert not self.taken(self.schedule.take(self.now), rehash=False) or allowed
 
     @rule()
     def take_rehash(self) -> None:
@@ -91,9 +97,74 @@ class Downloads(RuleBasedStateMachine):
         if done + count == run.stop:
             assert self.end(number) is None
 
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def share(self, data: st.DataObject) -> None:
+        """Find the run that takes longest and ask it for its tail: half of what it has, and worth a request."""
+        rates = {number: data.draw(st.floats(0, 1e9)) for number in self.leases}
+
+        def left(number: int) -> Run:
+            run, done, _ = self.leases[number]
+            return Run(done, run.stop)
+
+        offers = {
+            number: self.plan.nbytes(left(number)) / max(1.0, rates[number])
+            for number, (_, _, rehash) in self.leases.items()
+            if not rehash
+            and number not in {*self.asked, *self.whole}
+            and len(left(number)) // 2 * self.plan.part_size >= LEAST_SPAN
+        }
+        longest = self.schedule.longest(rates)
+        if longest is None:
+            assert not offers
+            return
+        number, stop, seconds = longest
+        assert seconds == offers[number] == max(offers.values())
+        assert stop == left(number).stop - len(left(number)) // 2
+        self.schedule.ask_trim(number)
+        self.asked[number] = stop
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), ended=st.booleans())
+    def trimmed(self, data: st.DataObject, *, ended: bool) -> None:
+        """The answer comes: the run ends where it was asked to, or later; maybe after the order's own end."""
+        number = data.draw(st.sampled_from(sorted(self.asked)))
+        run, done, rehash = self.leases[number]
+        stop = data.draw(st.integers(max(done, self.asked[number]), run.stop))
+        if ended:  # the slot reports the rest of its run and its end, then comes the answer
+            for index in range(done, stop):
+                self.completed[index] += 1
+            self.schedule.complete(number, stop - done)
+            self.leases[number] = (run, stop, rehash)
+            rest = self.end(number)
+            if rest is not None:
+                self.schedule.again(rest)
+            self.schedule.trim(number, stop)
+            return
+        self.schedule.trim(number, stop)
+        del self.asked[number]
+        if stop == run.stop:
+            self.whole.add(number)
+        self.leases[number] = (Run(run.first, stop), done, rehash)
+        lease = self.schedule.lease(number)
+        assert lease is not None
+        assert lease.run == self.leases[number][0]
+        if done == stop:  # all that it kept was reported before; nothing is left undone when it ends
+            assert self.end(number) is None
+
+    @rule(data=st.data())
+    def observe(self, data: st.DataObject) -> None:
+        """Bytes come and are judged: the number of connections may rise."""
+        self.now += 0.1
+        self.received += data.draw(st.integers(0, 10**9))
+        fetching = self.schedule.fetching
+        self.limit.observe(self.now, self.received, data.draw(st.integers(0, fetching)), fetching, short=False)
+
     def end(self, number: int) -> Run | None:
         """End a lease; what is left must be what was not completed."""
         run, done, _ = self.leases.pop(number)
+        self.asked.pop(number, None)
+        self.whole.discard(number)
         rest = self.schedule.end(number)
         assert rest == (Run(done, run.stop) if done < run.stop else None)
         assert self.schedule.lease(number) is None
@@ -170,7 +241,10 @@ class Downloads(RuleBasedStateMachine):
     def no_more_fetches_than_connections(self) -> None:
         """The server sees at most as many connections as were allowed."""
         if hasattr(self, "leases"):
-            assert sum(not rehash for _, _, rehash in self.leases.values()) <= self.connections
+            assert sum(not rehash for _, _, rehash in self.leases.values()) == self.schedule.fetching
+            assert self.schedule.fetching <= self.connections
+            assert 1 <= self.limit.allowed <= self.connections
+            assert self.schedule.trimming == len(self.asked)
 
     @invariant()
     def finished_means_complete(self) -> None:
@@ -204,9 +278,10 @@ class Downloads(RuleBasedStateMachine):
 TestDownloads = Downloads.TestCase
 
 
-def make(parts: int = 8, connections: int = 4) -> Schedule:
-    """Make a schedule of parts that are all missing."""
-    return Schedule(Plan(parts, 1), [Run(0, parts)], [], connections, BACKOFF, random.Random(0))
+def make(parts: int = 8, connections: int = 4, limit: Limit | None = None) -> Schedule:
+    """Make a schedule of parts that are all missing, each worth a request."""
+    limit = limit or Limit(connections, 0.0, connections)
+    return Schedule(Plan(parts * LEAST_SPAN, LEAST_SPAN), [Run(0, parts)], [], limit, BACKOFF, random.Random(0))
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -261,8 +336,9 @@ def test_a_run_that_kills_workers_is_given_up() -> None:
 
 
 def test_a_busy_server_is_asked_by_fewer_until_it_recovers() -> None:
-    """Each busy answer costs a connection, each finished span gives one back."""
-    schedule = make(1000, 4)
+    """Each busy answer costs a connection; they come back one by one, once those that are left are served."""
+    limit = Limit(4, 0.0)
+    schedule = make(1000, 4, limit)
     first = [schedule.take(0.0) for _ in range(5)]
     assert first[4] is None
     for taken in first[:2]:
@@ -273,12 +349,20 @@ def test_a_busy_server_is_asked_by_fewer_until_it_recovers() -> None:
         assert taken is not None
         schedule.complete(taken[0], len(taken[1]))
         schedule.end(taken[0])
-    assert [schedule.take(1000.0) is not None for _ in range(5)] == [True] * 4 + [False]
+    now = 1000.0
+    for allowed in (2, 3, 4):
+        while schedule.take(now):
+            pass
+        assert schedule.fetching == limit.allowed == allowed
+        for _ in range(4):
+            now += 1.5
+            limit.observe(now, int(now * 1e6), allowed, allowed, short=False)
+    assert limit.allowed == 4
 
 
 def test_a_run_under_way_elsewhere_is_cut_out_of_the_missing() -> None:
     """What the first answer brings is not asked for again."""
-    schedule = Schedule(Plan(10, 1), [Run(0, 3), Run(4, 10)], [], 1, BACKOFF, random.Random(0))
+    schedule = Schedule(Plan(10, 1), [Run(0, 3), Run(4, 10)], [], Limit(1, 0.0), BACKOFF, random.Random(0))
     number = schedule.adopt(Run(5, 7), 0.0)
     assert number is not None
     schedule.complete(number, 2)
@@ -300,3 +384,22 @@ def test_one_burst_of_refusals_counts_once() -> None:
         assert taken is not None
         schedule.fail(schedule.end(taken[0]) or taken[1], ServerBusy("x", retry_after=0.0), 2.0, 1.0)
     assert schedule.waiting
+
+
+def test_a_tail_is_free_also_if_all_the_rest_was_reported_before_the_word_of_it() -> None:
+    """The order then ends with nothing undone, which is no failure, and the tail is fetched by somebody else."""
+    schedule = make(64, 1)
+    taken = schedule.take(0.0)
+    assert taken is not None
+    number, run = taken
+    longest = schedule.longest({})
+    assert longest is not None
+    stop = longest[1]
+    schedule.ask_trim(number)
+    schedule.complete(number, stop - run.first)
+    schedule.trim(number, stop)
+    assert schedule.end(number) is None
+    assert schedule.trimming == 0
+    again = schedule.take(0.0)
+    assert again is not None
+    assert again[1].first == stop

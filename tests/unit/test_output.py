@@ -83,13 +83,6 @@ def test_an_allocated_output_has_its_size_and_zeros(path: Path, size: int) -> No
     assert not path.exists()
 
 
-def test_only_what_can_be_mapped_is_mapped(path: Path) -> None:
-    """An empty output has nothing to map, on any file system."""
-    with closing(create_output(path)) as output:
-        output.allocate(0)
-        assert not output.mapped
-
-
 def test_no_room_is_an_error_before_the_first_byte(path: Path) -> None:
     """A size that no disk has is refused at once, with the size in the text."""
     with closing(create_output(path)) as output, pytest.raises(DiskError, match=f"no room for {2**60} bytes"):

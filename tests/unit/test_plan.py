@@ -84,9 +84,20 @@ def test_the_last_part_ends_where_the_object_does(size: int, count: int, last: P
     assert last is None or plan.part(count - 1) == last
 
 
-def test_an_ordinary_object_gets_the_default_part_size() -> None:
-    """Up to a tebibyte the default stands."""
-    assert make_plan(1024 * GIB, None).part_size == DEFAULT_PART_SIZE
+@pytest.mark.parametrize("size", [4 * GIB, 100 * GIB, 1024 * GIB])
+def test_an_ordinary_object_gets_the_default_part_size(size: int) -> None:
+    """From where many connections have enough to share, up to a tebibyte, the default stands."""
+    assert make_plan(size, None).part_size == DEFAULT_PART_SIZE
+
+
+@pytest.mark.parametrize(
+    ("size", "part_size"),
+    [(0, MIB), (1, MIB), (GIB - 1, MIB), (GIB, 2 * MIB), (2 * GIB, 4 * MIB), (4 * GIB - 1, 4 * MIB)],
+)
+def test_the_chosen_part_size_shrinks_with_the_object(size: int, part_size: int) -> None:
+    """So that many connections have something to share and end together, but never below a mebibyte."""
+    assert make_plan(size, None).part_size == part_size
+    assert DEFAULT_PART_SIZE % part_size == 0  # what the probe asked for before is whole parts
 
 
 def test_the_chosen_part_size_grows_with_the_object() -> None:
@@ -128,7 +139,7 @@ def test_the_first_request_asks_for_whole_parts(part_size: int | None, nbytes: i
 def test_a_span_is_a_share_of_what_remains() -> None:
     """Spans shrink towards the end, so that all connections finish together."""
     plan = Plan(1000 * KIB, KIB)
-    assert [span_length(plan, remaining, 5) for remaining in (1000, 500, 100, 10, 1)] == [100, 50, 10, 1, 1]
+    assert [span_length(plan, remaining, 5) for remaining in (1000, 500, 100, 50, 10, 1)] == [200, 100, 20, 16, 10, 1]
 
 
 @pytest.mark.parametrize(("part_size", "parts"), [(8 * MIB, 8), (MAX_SPAN, 1), (GIB, 1)])

@@ -16,9 +16,9 @@ import pytest
 
 from fastdl.errors import DiskError, NetworkError, RangeMismatch, Refused
 from fastdl.fetch import Tally
-from fastdl.messages import Fetch, Line, Rehash, Report, Request
+from fastdl.messages import Abort, Fetch, Line, Rehash, Report, Request, Trimmed
 from fastdl.plan import Plan, Run
-from fastdl.pool import CALLER_SLOT, Died, Pool
+from fastdl.pool import Died, Pool
 from fastdl.validator import Validator
 from tests.servers.scripted import (
     LAST_MODIFIED,
@@ -43,16 +43,19 @@ VALIDATOR = Validator('"v1"', LAST_MODIFIED)
 SECRET = "s3cr3t"
 PATIENCE = 20.0  # seconds; only failing tests take as long
 
+Event = Report | Trimmed | Died
+
 
 @contextmanager
-def pool(workers: int = 1, connections: int = 1) -> Iterator[Pool]:
-    """Yield started workers with an output of the object's size attached as 0."""
-    with Pool(Line(proxy=""), workers, connections) as started:
+def pool(workers: int = 1, connections: int = 1, own: int = 0, output: str = "") -> Iterator[Pool]:
+    """Yield started workers with ``output``, or else an empty file of the object's size, attached as 0."""
+    with Pool(Line(proxy=""), workers, connections, own) as started:
         started.start()
-        fd = os.memfd_create("output")
+        fd = os.open(output, os.O_RDWR) if output else os.memfd_create("output")
         try:
-            os.ftruncate(fd, len(DATA))
-            started.attach(0, fd, len(DATA), mapped=True)
+            if not output:
+                os.ftruncate(fd, len(DATA))
+            started.attach(0, fd)
             yield started
         finally:
             os.close(fd)
@@ -69,11 +72,11 @@ def digests(run: Run) -> tuple[Digest, ...]:
     return Tally(PLAN, run).feed(memoryview(DATA)[start:stop])[1]
 
 
-def events(pool: Pool, enough: Callable[[list[Report | Died]], bool]) -> list[Report | Died]:
+def events(pool: Pool, enough: Callable[[list[Event]], bool]) -> list[Event]:
     """Collect what happens until it is enough; a wait without any event fails."""
     ours, theirs = Pipe(duplex=False)
     with ours, theirs:
-        seen: list[Report | Died] = []
+        seen: list[Event] = []
         while not enough(seen):
             ready = pool.ready
             new = pool.wait(PATIENCE, ours)
@@ -85,9 +88,9 @@ def events(pool: Pool, enough: Callable[[list[Report | Died]], bool]) -> list[Re
     return seen
 
 
-def ended(seen: list[Report | Died]) -> bool:
+def ended(seen: list[Event]) -> bool:
     """Tell whether an order ended."""
-    return any(isinstance(event, Died) or event.finished for event in seen)
+    return any(isinstance(event, Died) or (isinstance(event, Report) and event.finished) for event in seen)
 
 
 def wait_for_end(pid: int) -> None:
@@ -139,12 +142,23 @@ def test_every_slot_works_on_its_own() -> None:
     with serving(ranged(DATA)) as server, pool(2, 5) as started:
         assert len(started.fetch_slots) == 5
         assert len(started.hash_slots) == 2
-        assert CALLER_SLOT not in {*started.fetch_slots, *started.hash_slots}
         for number, slot in enumerate(started.fetch_slots, 1):
             started.give(fetch(slot, server.url(), number, Run(number, number + 1)))
         seen = events(started, lambda seen: sum(isinstance(e, Report) and e.finished for e in seen) == 5)
         done = {(event.number, event.first) for event in seen if isinstance(event, Report) and event.digests}
         assert done == {(number, number) for number in range(1, 6)}
+
+
+def test_the_callers_own_slots_come_first_and_are_nobody_elses() -> None:
+    """No worker has them, and the shared counts have room for them and for every slot of the workers."""
+    with serving(ranged(DATA)) as server, pool(2, 5, own=3) as started:
+        theirs = {*started.fetch_slots, *started.hash_slots}
+        assert theirs == set(range(3, 3 + 5 + 2))
+        assert len(started.counters.received) == 3 + 5 + 2
+        for number, slot in enumerate(started.fetch_slots, 1):
+            started.give(fetch(slot, server.url(), number, Run(number, number + 1)))
+        events(started, lambda seen: sum(isinstance(e, Report) and e.finished for e in seen) == 5)
+        assert list(started.counters.received) == [PLAN.part_size * (slot in started.fetch_slots) for slot in range(10)]
 
 
 def test_first_orders_go_to_different_workers() -> None:
@@ -180,7 +194,7 @@ def test_an_aborted_order_ends_with_a_report() -> None:
         slot = started.fetch_slots[0]
         started.give(fetch(slot, server.url()))
         server.wait_until(lambda: server.sent >= 25_000)
-        started.abort(slot, 1)
+        started.tell(Abort(slot, 1))
         last = events(started, ended)[-1]
         assert isinstance(last, Report)
         assert isinstance(last.error, NetworkError)
@@ -222,28 +236,43 @@ def test_a_worker_that_is_killed_gives_its_orders_back_and_is_replaced() -> None
 
 
 def test_a_bus_error_is_recognised() -> None:
-    """A page without a block behind it kills the worker by SIGBUS: the disk's matter, not the worker's."""
+    """A file truncated under a worker that hashes it kills the worker by SIGBUS: the disk's matter, not the worker's.
+
+    Reports nobody reads yet hold the worker up in the middle: they are more than its pipe takes.
+    """
+    large = Plan(1 << 28, 1 << 12)
     with pool() as started:
-        order = Rehash(started.hash_slots[0], 1, 0, PLAN, Run(0, 1))
+        fd = started._outputs[0][1]
+        os.ftruncate(fd, large.size)
+        order = Rehash(started.hash_slots[0], 1, 0, large, Run(0, large.count))
         started.give(order)
-        events(started, ended)
-        os.ftruncate(started._outputs[0][1], 0)
-        started.give(order)
+        first = events(started, lambda seen: any(isinstance(event, Report) for event in seen))
+        assert not ended(first)
+        os.ftruncate(fd, 0)
         died = events(started, ended)[-1]
         assert isinstance(died, Died)
-        assert died.by_bus_error
+        assert (died.by_bus_error, died.orders) == (True, (order,))
 
 
-def test_a_mapping_without_blocks_is_no_network_error() -> None:
-    """Where the kernel cannot store what it received, the disk is to blame: it is not tried again and again."""
-    with serving(ranged(DATA)) as server, pool() as started:
-        slot = started.fetch_slots[0]
-        started.give(fetch(slot, server.url()))
-        events(started, ended)
-        os.ftruncate(started._outputs[0][1], 0)
-        started.give(fetch(slot, server.url(), 2))
+def test_a_file_that_is_too_short_to_hash_is_the_disks_matter() -> None:
+    """Truncated before the worker looks, it is an error code, and the worker lives."""
+    with pool() as started:
+        os.ftruncate(started._outputs[0][1], 5)
+        started.give(Rehash(started.hash_slots[0], 1, 0, PLAN, Run(0, 1)))
         last = events(started, ended)[-1]
-    assert isinstance(last, Died) or isinstance(last.error, DiskError)
+        assert isinstance(last, Report)
+        assert isinstance(last.error, DiskError)
+        assert "truncated" in str(last.error)
+
+
+def test_a_full_disk_is_no_network_error() -> None:
+    """Where the kernel cannot store what was received, the disk is to blame: it is not tried again and again."""
+    with serving(ranged(DATA)) as server, pool(output="/dev/full") as started:
+        started.give(fetch(started.fetch_slots[0], server.url()))
+        last = events(started, ended)[-1]
+        assert isinstance(last, Report)
+        assert isinstance(last.error, DiskError)
+        assert "No space left" in str(last.error)
 
 
 def test_workers_inherit_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,95 @@
+"""Two ways to the output's bytes: received windows are written with pwrite, finished parts are read through a mapping.
+
+Storing received bytes through the mapping too costs more: the kernel must clear each page that it is about to fill,
+and takes a fault for each. pwrite of a whole window fills pages it never cleared, many in one piece, and a disk that is
+full or a file that was truncated is an error code and not a SIGBUS. Reading is where mapping wins: no copy at all.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import suppress
+
+from fastdl.errors import DiskError
+
+_PAGE = mmap.PAGESIZE
+_FORGET = 1024 * 1024  # bytes of the mapping that stay resident behind a reader
+
+
+class Writer:
+    """Receives one window at a time into memory of its own, and writes it; for one thread."""
+
+    def __init__(self, fd: int, window: int) -> None:
+        self._fd = fd
+        self._scratch = memoryview(bytearray(window))
+
+    def window(self, nbytes: int) -> memoryview:
+        """Return a writable buffer of ``nbytes``, at most the size of the scratch window."""
+        return self._scratch[:nbytes]
+
+    def store(self, start: int, filled: memoryview) -> None:
+        """Write all of ``filled`` at byte ``start`` of the output.
+
+        Raises:
+            DiskError: the disk did not take it.
+        """
+        while filled:
+            try:
+                count = os.pwrite(self._fd, filled, start)
+            except OSError as error:
+                raise DiskError(f"writing the output at byte {start}: {error.strerror}") from None
+            start += count
+            filled = filled[count:]
+
+
+class MapReader:
+    """The whole output as one shared mapping, for one thread."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._map = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+        self._view = memoryview(self._map)
+        self._kept = 0
+
+    def read(self, start: int, nbytes: int) -> memoryview:
+        """Return the bytes ``[start, start + nbytes)`` as they stand on the disk: a piece of the mapping itself."""
+        if not self._kept <= start <= self._kept + _FORGET:
+            self._kept = start // _PAGE * _PAGE
+        return self._view[start : start + nbytes]
+
+    def forget(self, stop: int) -> None:
+        """Let go of whole pages before ``stop``, some at a time: the resident set stays small."""
+        last = stop // _PAGE * _PAGE
+        if last - self._kept >= _FORGET:
+            self._map.madvise(mmap.MADV_DONTNEED, self._kept, last - self._kept)
+            self._kept = last
+
+
+class FileReader:
+    """Reads into a scratch window, where the file system refuses a mapping."""
+
+    def __init__(self, fd: int, window: int) -> None:
+        self._fd = fd
+        self._scratch = memoryview(bytearray(window))
+
+    def read(self, start: int, nbytes: int) -> memoryview:
+        """Return the bytes ``[start, start + nbytes)``, valid until the next call; fewer only at the file's end.
+
+        Raises:
+            DiskError: they cannot be read.
+        """
+        try:
+            count = os.preadv(self._fd, [self._scratch[:nbytes]], start)
+        except OSError as error:
+            raise DiskError(f"reading the output at byte {start}: {error.strerror}") from None
+        return self._scratch[:count]
+
+    def forget(self, stop: int) -> None:
+        """Do nothing: the scratch window is all the memory there is."""
+
+
+def make_reader(fd: int, size: int, window: int) -> MapReader | FileReader:
+    """Return a reader of ``size`` bytes, ``window`` at a time at most."""
+    with suppress(OSError, ValueError):
+        return MapReader(fd, size)
+    return FileReader(fd, window)

@@ -1,0 +1,141 @@
+"""Everybody who fetches: the workers of the pool, and a few connections of the caller's own until the first is up."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Pipe
+from typing import TYPE_CHECKING, Self
+
+from fastdl.errors import NetworkError
+from fastdl.messages import Abort, Renew, Report, Trim, Trimmed
+from fastdl.pool import Died, Order, Pool
+from fastdl.slot import Slot
+
+if TYPE_CHECKING:
+    from fastdl.http import Response, Transport
+    from fastdl.messages import Line
+
+OWN = 8  # connections that the caller's process has itself: as many as a download begins with
+STOP_PATIENCE = 1.0  # seconds they get to end: Ctrl-C must not take two
+_OUTPUT = 0  # this crew serves one output
+
+
+class Crew:
+    """``workers`` processes with ``connections`` in all for the output behind ``fd``; use it from one thread."""
+
+    def __init__(self, line: Line, workers: int, connections: int, fd: int, transport: Transport) -> None:
+        own = max(1, min(OWN, connections - workers))  # a small budget is for the workers
+        self._pool = Pool(line, workers, connections, own)
+        self._fd = fd
+        self._own_fd = os.dup(fd)
+        self._reports, self._reports_in = Pipe(duplex=False)
+        self._sending = threading.Lock()
+        self._own = [
+            Slot(number, self._pool.counters, self._send, transport, lambda _: self._own_fd) for number in range(own)
+        ]
+        self.counters = self._pool.counters
+        self.hash_slots = frozenset(self._pool.hash_slots)
+        self._trimmed: list[Trimmed] = []  # of our own
+        self._idle = list(range(own))
+        self._idle_hash: list[int] = []
+        self._up = False  # whether any worker ever came up: from then on the caller's process only steers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for slot in self._own:
+            slot.stop(0)
+        self._reports.close()  # whoever is telling something is told that nobody listens
+        deadline = time.monotonic() + STOP_PATIENCE
+        ended = [slot.stop(max(0.0, deadline - time.monotonic())) for slot in self._own]
+        # A thread that does not end in time keeps what it uses: closed, a descriptor could soon mean another file.
+        if all(ended):
+            os.close(self._own_fd)
+        self._pool.close()
+        with self._sending:
+            self._reports_in.close()
+
+    def start(self) -> None:
+        """Start the workers; until the first is up the caller's own connections get the orders."""
+        self._pool.start()
+        self._pool.attach(_OUTPUT, self._fd)
+        self._idle.extend(self._pool.fetch_slots)
+        self._idle_hash.extend(self._pool.hash_slots)
+        self._look_up()
+
+    @property
+    def idle(self) -> int:
+        """How many connections have nothing to do."""
+        return len(self._idle)
+
+    @property
+    def received(self) -> int:
+        """Bytes of body that all connections received in this run."""
+        counts = self.counters.received
+        return sum(counts[: len(self._own)]) + sum(counts[slot] for slot in self._pool.fetch_slots)
+
+    def idle_slot(self, *, rehash: bool = False) -> int | None:
+        """Return a slot that is idle, and is no longer; None if none is."""
+        idle = self._idle_hash if rehash else self._idle
+        return idle.pop(0) if idle else None
+
+    def release(self, slot: int) -> None:
+        """Take note that a slot ended its order."""
+        if slot in self.hash_slots:
+            self._idle_hash.append(slot)
+        elif not self._is_own(slot):
+            self._idle.append(slot)
+        elif not self._up:
+            self._idle.insert(0, slot)
+
+    def give(self, order: Order, response: Response | None = None) -> None:
+        """Give an order to its slot; only the caller's own can take over an answer that is open already."""
+        if self._is_own(order.slot):
+            self._own[order.slot].give(order, response)
+        else:
+            self._pool.give(order)
+
+    def tell(self, message: Trim | Renew | Abort) -> None:
+        """Tell a slot something about its order."""
+        if not self._is_own(message.slot):
+            self._pool.tell(message)
+        elif isinstance(message, Trim):
+            trimmed = self._own[message.slot].trim(message.number, message.stop)
+            self._trimmed.extend([] if trimmed is None else [trimmed])
+        elif isinstance(message, Renew):
+            self._own[message.slot].renew(message.number)
+        else:
+            self._own[message.slot].abort(message.number)
+
+    def kill(self, slot: int) -> None:
+        """Kill the worker that a slot belongs to; wait() then tells what was lost.
+
+        Raises:
+            NetworkError: it is the caller's own.
+        """
+        if self._is_own(slot):
+            raise NetworkError("a connection cannot be ended")
+        self._pool.kill(slot)
+
+    def wait(self, timeout: float) -> list[Report | Trimmed | Died]:
+        """Return what happened, at the latest after ``timeout`` seconds."""
+        trimmed, self._trimmed = self._trimmed, []
+        events = [*trimmed, *self._pool.wait(0 if trimmed else timeout, self._reports)]
+        self._look_up()
+        return events
+
+    def _look_up(self) -> None:
+        if not self._up and self._pool.ready:
+            self._up = True
+            self._idle = [slot for slot in self._idle if not self._is_own(slot)]
+
+    def _is_own(self, slot: int) -> bool:
+        return slot < len(self._own)
+
+    def _send(self, report: Report) -> None:
+        with self._sending, suppress(OSError):  # the download ended without this thread
+            self._reports_in.send(report)

@@ -1,0 +1,124 @@
+"""How many connections to use: found by doubling while the goodput rises, and by what the server refuses.
+
+A state machine without input or output; whoever asks tells it the time and the counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+START = 8  # connections to begin with: few for any server, enough to see what more of them bring
+RISE = 1.1  # by how much the goodput must rise for more connections to be worth keeping
+_EXCUSES = 3  # refusals of as many connections as were served before that may be the server's own delay
+_LEAST = 4  # connections that are kept where processors are short
+_WINDOW = 0.05  # seconds of goodput looked at, at least, once all connections deliver
+_PATIENCE = 1.0  # seconds that new connections get to bring a rise: TCP's slow start takes some round trips
+_DELIVERING = 0.75  # of the connections allowed: one that stalls must not keep the others from being judged
+_REST, _LONGEST_REST = 3.0, 60.0  # seconds until more connections are tried again where they brought nothing
+_REFUSED_REST = 0.5  # the same after a refusal, for a step of an eighth
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """From ``seconds`` on ``connections`` were allowed; ``bytes_per_second`` is what came before the change."""
+
+    seconds: float
+    connections: int
+    bytes_per_second: int
+
+
+class Limit:
+    """At most ``most`` connections at once, ``allowed`` of them now; ``seconds`` of levels count from ``now``."""
+
+    def __init__(self, most: int, now: float, start: int = START) -> None:
+        self.most = most
+        self.allowed = min(start, most)
+        self.refused_beyond = 0  # connections that the server still served when it refused one; 0 if it never did
+        self.rising = True  # whether the last step up was worth it, or is still being judged
+        self.rate = 0.0  # bytes per second, as last judged
+        self.levels: list[Level] = []
+        self._began = now
+        self._trying = self.allowed < most
+        self._below = self.allowed  # connections to return to if this level brings nothing
+        self._rest, self._try_at = _REST, now
+        self._served, self._excuses = 0, 0  # connections that all delivered at once; refusals of them to be excused
+        self._since: float | None = None  # when this level began to be judged, ...
+        self._window, self._from, self._counted = 0.0, 0.0, 0  # ... and its current window
+        self._change(now, self.allowed)
+
+    @property
+    def trying(self) -> bool:
+        """Whether a judgement is due within moments."""
+        return self._trying
+
+    def shares(self, fetching: int) -> int:
+        """Return among how many connections what nobody fetches yet is to be shared.
+
+        While more connections come, among those that have nothing yet; then among all, again and again.
+        """
+        return max(1, self.most - fetching) if self._trying and not self.refused_beyond else self.allowed
+
+    def observe(self, now: float, received: int, delivering: int, fetching: int, *, short: bool) -> None:
+        """Judge: ``received`` bytes in all, ``delivering`` of ``fetching`` connections have begun to.
+
+        ``short``: processors are, rather than connections; then a rise must show at once, and without one there are
+        too many already: each thread more costs some of what is short.
+        """
+        if delivering == self.allowed:
+            self._served, self._excuses = delivering, _EXCUSES
+        if fetching < self.allowed or delivering < _DELIVERING * self.allowed:
+            self._since = None  # too little to do, or answers still to come: nothing to be learnt
+            return
+        if self._since is None:
+            self._since, self._window = now, _WINDOW if self._trying else _PATIENCE
+            self._from, self._counted = now, received
+        if now - self._from < self._window:
+            return
+        rate = (received - self._counted) / (now - self._from)
+        self._judge(now, rate, last=short or now - self._since >= _PATIENCE, short=short)
+        self._window, self._from, self._counted = min(2 * self._window, _PATIENCE), now, received
+
+    def refused(self, now: float, serving: int) -> None:
+        """Note that the server refused a connection while ``serving`` others were under way.
+
+        It may have refused before it noticed that another one was over: as many as it served at once before are
+        asked for again, a few times.
+        """
+        if self.allowed == self._served == serving + 1 and self._excuses:
+            self._excuses -= 1
+            return
+        if self._trying or not self.refused_beyond:
+            self._rest = min(_LONGEST_REST, 2 * self._rest) if self.refused_beyond else _REFUSED_REST
+        # Towards the end few are under way, and the server may not have noticed that we closed others.
+        self.refused_beyond = max(1, serving, self._served - 1)
+        self._trying, self._try_at = False, now + self._rest
+        if self.refused_beyond < self.allowed:
+            self._served = min(self._served, self.refused_beyond)
+            self._change(now, self.refused_beyond)
+
+    def _judge(self, now: float, rate: float, *, last: bool, short: bool) -> None:
+        before, self.rate = self.rate, rate
+        if not self._trying:
+            if now >= self._try_at and self.allowed < self.most:
+                self._trying, self._below = True, self.allowed
+                step = max(1, self.allowed // 8) if self.refused_beyond else self.allowed
+                self._change(now, min(self.most, self.allowed + step))
+            return
+        if self.refused_beyond:  # a step that was not refused is worth keeping
+            self._trying, self._try_at = False, now + self._rest
+        elif rate > RISE * before:
+            self.rising, self._below = True, self.allowed
+            self._trying = self.allowed < self.most
+            self._change(now, min(self.most, 2 * self.allowed))
+        elif last:
+            self.rising, self._trying = False, False
+            self._try_at, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
+            self._change(now, max(min(_LEAST, self._below), self._below // 2) if short else self._below)
+        else:
+            self.rate = before  # of the level below, until this one is decided
+
+    def _change(self, now: float, connections: int) -> None:
+        if connections != self.allowed or not self.levels:
+            self._since = None
+            self.levels.append(Level(round(now - self._began, 3), connections, round(self.rate)))
+        self.allowed = connections
