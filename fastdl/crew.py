@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastdl.http import Response, Transport
     from fastdl.messages import Line
 
-OWN = 8  # connections that the caller's process has itself: as many as a download begins with
+OWN = 4  # connections that the caller's process has itself, until the first worker is up
 STOP_PATIENCE = 1.0  # seconds they get to end: Ctrl-C must not take two
 _OUTPUT = 0  # this crew serves one output
 

@@ -5,12 +5,12 @@ A state machine without input or output; whoever asks tells it the time and the 
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 START = 8  # connections to begin with: few for any server, enough to see what more of them bring
 RISE = 1.1  # by how much the goodput must rise for more connections to be worth keeping
 _EXCUSES = 3  # refusals of as many connections as were served before that may be the server's own delay
-_LEAST = 4  # connections that are kept where processors are short
 _WINDOW = 0.05  # seconds of goodput looked at, at least, once all connections deliver
 _PATIENCE = 1.0  # seconds that new connections get to bring a rise: TCP's slow start takes some round trips
 _DELIVERING = 0.75  # of the connections allowed: one that stalls must not keep the others from being judged
@@ -27,19 +27,29 @@ class Level:
     bytes_per_second: int
 
 
-class Limit:
-    """At most ``most`` connections at once, ``allowed`` of them now; ``seconds`` of levels count from ``now``."""
+class _Phase(enum.Enum):
+    CLIMB = enum.auto()  # this level is worth it, the next is to be tried
+    TEST = enum.auto()  # this level is judged against the one below
+    HOLD = enum.auto()  # more brought nothing, are not allowed or were refused; tried again after a rest
 
-    def __init__(self, most: int, now: float, start: int = START) -> None:
+
+class Limit:
+    """At most ``most`` connections at once, ``allowed`` of them now.
+
+    ``least`` of them are kept where processors are short. The seconds of ``levels`` count from ``now``.
+    """
+
+    def __init__(self, most: int, now: float, *, start: int = START, least: int = 1) -> None:
         self.most = most
-        self.allowed = min(start, most)
+        self.allowed = self._start = min(start, most)
         self.refused_beyond = 0  # connections that the server still served when it refused one; 0 if it never did
         self.rising = True  # whether the last step up was worth it, or is still being judged
-        self.rate = 0.0  # bytes per second, as last judged
+        self.rate = 0.0  # bytes per second at the last level that was worth it
         self.levels: list[Level] = []
         self._began = now
-        self._trying = self.allowed < most
-        self._below = self.allowed  # connections to return to if this level brings nothing
+        self._phase = _Phase.CLIMB if self.allowed < most else _Phase.HOLD
+        self._least = min(least, self.allowed)
+        self._below = self.allowed  # connections to return to if the level under test brings nothing
         self._rest, self._try_at = _REST, now
         self._served, self._excuses = 0, 0  # connections that all delivered at once; refusals of them to be excused
         self._since: float | None = None  # when this level began to be judged, ...
@@ -49,20 +59,20 @@ class Limit:
     @property
     def trying(self) -> bool:
         """Whether a judgement is due within moments."""
-        return self._trying
+        return self._phase is not _Phase.HOLD
 
     def shares(self, fetching: int) -> int:
         """Return among how many connections what nobody fetches yet is to be shared.
 
         While more connections come, among those that have nothing yet; then among all, again and again.
         """
-        return max(1, self.most - fetching) if self._trying and not self.refused_beyond else self.allowed
+        return max(1, self.most - fetching) if self.trying and not self.refused_beyond else self.allowed
 
     def observe(self, now: float, received: int, delivering: int, fetching: int, *, short: bool) -> None:
         """Judge: ``received`` bytes in all, ``delivering`` of ``fetching`` connections have begun to.
 
-        ``short``: processors are, rather than connections; then a rise must show at once, and without one there are
-        too many already: each thread more costs some of what is short.
+        ``short``: processors are, rather than connections. Then each thread more costs some of what is short: there
+        are as few as can be at first, more are tried later, and must show a rise at once.
         """
         if delivering == self.allowed:
             self._served, self._excuses = delivering, _EXCUSES
@@ -70,12 +80,12 @@ class Limit:
             self._since = None  # too little to do, or answers still to come: nothing to be learnt
             return
         if self._since is None:
-            self._since, self._window = now, _WINDOW if self._trying else _PATIENCE
+            self._since, self._window = now, _WINDOW if self.trying else _PATIENCE
             self._from, self._counted = now, received
         if now - self._from < self._window:
             return
         rate = (received - self._counted) / (now - self._from)
-        self._judge(now, rate, last=short or now - self._since >= _PATIENCE, short=short)
+        self._judge(now, rate, now - self._since >= _PATIENCE, short=short)
         self._window, self._from, self._counted = min(2 * self._window, _PATIENCE), now, received
 
     def refused(self, now: float, serving: int) -> None:
@@ -87,35 +97,37 @@ class Limit:
         if self.allowed == self._served == serving + 1 and self._excuses:
             self._excuses -= 1
             return
-        if self._trying or not self.refused_beyond:
+        if self.trying or not self.refused_beyond:
             self._rest = min(_LONGEST_REST, 2 * self._rest) if self.refused_beyond else _REFUSED_REST
         # Towards the end few are under way, and the server may not have noticed that we closed others.
         self.refused_beyond = max(1, serving, self._served - 1)
-        self._trying, self._try_at = False, now + self._rest
+        self._phase, self._try_at = _Phase.HOLD, now + self._rest
         if self.refused_beyond < self.allowed:
             self._served = min(self._served, self.refused_beyond)
             self._change(now, self.refused_beyond)
 
-    def _judge(self, now: float, rate: float, *, last: bool, short: bool) -> None:
-        before, self.rate = self.rate, rate
-        if not self._trying:
-            if now >= self._try_at and self.allowed < self.most:
-                self._trying, self._below = True, self.allowed
-                step = max(1, self.allowed // 8) if self.refused_beyond else self.allowed
-                self._change(now, min(self.most, self.allowed + step))
-            return
-        if self.refused_beyond:  # a step that was not refused is worth keeping
-            self._trying, self._try_at = False, now + self._rest
-        elif rate > RISE * before:
-            self.rising, self._below = True, self.allowed
-            self._trying = self.allowed < self.most
-            self._change(now, min(self.most, 2 * self.allowed))
-        elif last:
-            self.rising, self._trying = False, False
-            self._try_at, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
-            self._change(now, max(min(_LEAST, self._below), self._below // 2) if short else self._below)
-        else:
-            self.rate = before  # of the level below, until this one is decided
+    def _judge(self, now: float, rate: float, last: bool, *, short: bool) -> None:
+        if self._phase is _Phase.TEST:
+            if rate <= RISE * self.rate and not self.refused_beyond:
+                if short or last:
+                    self._reject(now, short=short)
+                return
+            self.rising = True
+            self._phase = _Phase.HOLD if self.refused_beyond or self.allowed == self.most else _Phase.CLIMB
+            self._try_at = now + self._rest
+        self.rate = rate
+        if self._phase is _Phase.CLIMB and short and not last:
+            if self.allowed <= self._start:
+                self._change(now, min(self.allowed, max(self._least, self.allowed // 2)))
+        elif self._phase is _Phase.CLIMB or (now >= self._try_at and self.allowed < self.most):
+            self._phase, self._below = _Phase.TEST, self.allowed
+            step = max(1, self.allowed // 8) if self.refused_beyond else self.allowed
+            self._change(now, min(self.most, self.allowed + step))
+
+    def _reject(self, now: float, *, short: bool) -> None:
+        self.rising, self._phase = False, _Phase.HOLD
+        self._try_at, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
+        self._change(now, max(self._least, self._below // 2) if short else self._below)
 
     def _change(self, now: float, connections: int) -> None:
         if connections != self.allowed or not self.levels:

@@ -75,7 +75,7 @@ class RangedDownload:
             fetched.parts_reused = sum(map(len, marked))
             self._kept = sum(map(plan.nbytes, marked))
             marked = []
-        self._limit = Limit(connections, clock())
+        self._limit = Limit(connections, clock(), least=workers + 1)
         self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng)
         self._steering = Steering(self._crew, self._schedule, self._limit, line, limit_rate)
         self._slots: dict[int, int] = {}  # of orders

@@ -280,7 +280,7 @@ TestDownloads = Downloads.TestCase
 
 def make(parts: int = 8, connections: int = 4, limit: Limit | None = None) -> Schedule:
     """Make a schedule of parts that are all missing, each worth a request."""
-    limit = limit or Limit(connections, 0.0, connections)
+    limit = limit or Limit(connections, 0.0, start=connections)
     return Schedule(Plan(parts * LEAST_SPAN, LEAST_SPAN), [Run(0, parts)], [], limit, BACKOFF, random.Random(0))
 
 

@@ -20,7 +20,7 @@ FIRST = 8  # connections that the tests begin with
 
 def begin(most: int, now: float = 0.0) -> Limit:
     """Make a limit that begins with eight."""
-    return Limit(most, now, FIRST)
+    return Limit(most, now, start=FIRST)
 
 
 @dataclass
@@ -142,17 +142,26 @@ def _slow_start(line: Line, settled: int) -> Callable[[int], float]:
 
 
 def test_where_processors_are_short_a_rise_must_show_at_once() -> None:
-    """The step back comes in a tenth of a second instead of a second, and goes further: threads cost what is short."""
-    slow, quick = (Line(begin(64), capped(1e6, 8e6), short=short) for short in (False, True))
+    """The step back comes in a tenth of a second instead of a second, and goes further: threads cost what is short.
+
+    Whoever is short from the start begins with fewer, and tries more once.
+    """
+    slow, quick = (Line(begin(64), capped(1e6, 8e6)) for _ in range(2))
     for line in (slow, quick):
-        line.run(5 * STEP)
-        while line.limit.allowed == 16 or numbers(line.limit) == [8]:
+        while line.limit.allowed == 8:
+            line.run(STEP)
+        line.short = line is quick
+        while line.limit.allowed == 16:
             line.run(STEP)
     assert (numbers(slow.limit), numbers(quick.limit)) == ([8, 16, 8], [8, 16, 4])
     assert quick.now < 0.3
     assert slow.now > 1
-    quick.run(300)
-    assert min(numbers(quick.limit)) == 4
+    poor = Line(Limit(64, 0.0, start=8, least=3), capped(1e6, 2e6), short=True)
+    poor.run(0.9)
+    assert numbers(poor.limit) == [8, 4, 3]
+    poor.run(300)
+    assert min(numbers(poor.limit)) == 3
+    assert max(numbers(poor.limit)) == 8
 
 
 def test_nothing_is_learnt_while_too_few_deliver() -> None:
