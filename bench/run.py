@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bench.scenarios import Contender, Scenario
 
 RESULTS = Path(__file__).parent / "results"
-_WARM = 3  # times the object's size
+_WARM = 2  # times the object's size
 _LIMIT = 120.0  # seconds that a run may take
 # Runs this long wait for the line, not for processors: more of them would tell nothing and take hours.
 _SLOW = 20.0  # seconds

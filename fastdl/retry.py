@@ -63,10 +63,6 @@ class Attempts:
         wish = wished_delay(error)
         return self._policy.delay(self.failures, self._rng) if wish is None else wish
 
-    def reset(self) -> None:
-        """Forget the failures: there was progress."""
-        self.failures = 0
-
 
 def parse_retry_after(value: str, now: float) -> float | None:
     """Return the seconds that a Retry-After header asks for; 0 for a date gone by, None for junk.

@@ -84,15 +84,6 @@ def test_what_is_not_transient_is_raised_at_once() -> None:
         Attempts(Backoff(), random.Random(0)).after(NotFound("x"))
 
 
-def test_progress_forgets_failures() -> None:
-    """Only failures in a row count."""
-    attempts = Attempts(Backoff(attempts=2), random.Random(0))
-    for _ in range(5):
-        attempts.after(NetworkError("x"))
-        attempts.reset()
-    assert attempts.failures == 0
-
-
 def test_the_servers_wish_comes_before_our_own_delay() -> None:
     """Retry-After is obeyed, also when it is longer than any wait of ours."""
     assert Attempts(Backoff(), random.Random(0)).after(ServerBusy("x", 429, 77.0)) == 77.0
