@@ -32,6 +32,7 @@ _PROOF = {
     "none": "nothing to verify it by: the server promised not even a length",
 }
 _JSON_EVERY = 1.0  # seconds between progress lines
+_STDERR = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -143,6 +144,7 @@ def get(
     verified as far as the result says, 1 unexpected, 2 usage, 3 not found, 4 access denied, 5 network, 6 protocol,
     7 object changed, 8 integrity, 9 disk, 10 busy, 129, 130 and 143 stopped by a signal.
     """
+    _fill_standard_streams()
     _configure_logging(verbose=verbose)
     if output == Path("-"):
         raise UsageError("-o -: what has left through a pipe cannot be verified first; name a file")
@@ -246,6 +248,13 @@ def _parse_headers(lines: tuple[str, ...]) -> dict[str, str]:
             raise UsageError("a header is written as in 'Name: value'")
         headers[name.strip()] = value.strip()
     return headers
+
+
+def _fill_standard_streams() -> None:
+    """Let nothing of ours get the number of a standard stream that the caller closed."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(number, True)  # noqa: FBT003 - as those of others are
+    os.close(number)
 
 
 def _configure_logging(*, verbose: bool) -> None:

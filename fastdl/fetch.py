@@ -109,6 +109,7 @@ class SpanFetch:
         self._window = MIN_WINDOW
         self._plan = plan
         self._first = run.first
+        self._asked = self._tally.stop
         self._claimed = self._tally.offset  # bytes before it are received, or are being received
         self._claiming = threading.Lock()
 
@@ -123,7 +124,8 @@ class SpanFetch:
             ProtocolError, ObjectChanged, Refused: the answer must not be used.
         """
         while self._tally.offset < self._tally.stop:
-            before, stop = self._tally.offset, self._tally.stop
+            # An answer that is open already was asked for before anybody could trim the run.
+            before, stop = self._tally.offset, self._tally.stop if response is None else self._asked
             try:
                 self._receive(response or self._open(stop), stop)
             except NetworkError:

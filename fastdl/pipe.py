@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import tempfile
 import threading
@@ -52,6 +53,13 @@ class Pipe:
         if not descriptors:
             raise EOFError
         return descriptors[0]
+
+    @property
+    def writable(self) -> bool:
+        """Whether a small message can be sent without waiting for the other end to read."""
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Close this end; the other one sees the end of the stream."""

@@ -56,8 +56,19 @@ class _Member:
         self.welcome = welcome
         self.orders: dict[int, Order] = {}
         self.ready = False
+        self.process: subprocess.Popen[bytes] | prefork.Forked
+        while (waiting := prefork.take()) is not None:
+            self.process, end, self.errors = waiting
+            self.pipe = Pipe(end)
+            try:
+                self.pipe.send(welcome, shared)
+            except OSError:  # it ended already
+                self.process.kill()
+                self.close()
+            else:
+                return
         try:
-            self.process, end, self.errors = prefork.take() or _started()
+            self.process, end, self.errors = _started()
             self.pipe = Pipe(end)
             self.pipe.send(welcome, shared)
         except OSError as error:
@@ -140,9 +151,11 @@ class Pool:
             member.pipe.send(order)
 
     def tell(self, message: Trim | Renew | Abort) -> None:
-        """Tell a slot something about its order."""
-        with suppress(OSError):
-            self._members[self._member_of[message.slot]].pipe.send(message)
+        """Tell a slot something about its order, unless its worker does not listen: that one must be killed."""
+        pipe = self._members[self._member_of[message.slot]].pipe
+        if pipe.writable:
+            with suppress(OSError):
+                pipe.send(message)
 
     def kill(self, slot: int) -> None:
         """Kill the worker that a slot belongs to; wait() then tells what was lost."""
@@ -197,7 +210,7 @@ class Pool:
         member.process.kill()  # its pipe is broken, whatever it still does
         code = member.process.wait()
         died = Died(tuple(member.orders.values()), code, member.last_words())
-        if not member.ready:
+        if not member.ready and not isinstance(member.process, prefork.Forked):
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
                 raise FastdlError(f"workers cannot start: {sys.executable}: {died.last_words or code}")

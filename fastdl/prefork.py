@@ -44,7 +44,8 @@ class Forked:
     def kill(self) -> None:
         """End it at once, unless it was waited for already."""
         if self.returncode is None:
-            os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> int:
         """Return its exit code, negative for a signal.
@@ -54,7 +55,11 @@ class Forked:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
-            pid, status = os.waitpid(self.pid, 0 if deadline is None else os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self.pid, 0 if deadline is None else os.WNOHANG)
+            except ChildProcessError:  # somebody ignores SIGCHLD: the kernel told nobody
+                self.returncode = 0
+                break
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
             elif deadline is not None and time.monotonic() > deadline:
@@ -68,7 +73,7 @@ class Forked:
 def prepared(count: int) -> Iterator[None]:
     """Have ``count`` forked workers wait for a pool that is made inside the block; in a process of one thread only."""
     try:
-        if threading.active_count() == 1:
+        if threading.active_count() == 1 and os.access("/proc/self/mem", os.W_OK):
             with suppress(OSError):  # then the pool starts its workers itself, and says what is short
                 _prepare(count)
         yield
@@ -89,14 +94,22 @@ def take() -> tuple[Forked, socket.socket, IO[bytes]] | None:
 def _prepare(count: int) -> None:
     gc.collect()
     gc.freeze()  # what is shared with children stays shared while nobody walks through it
-    for _ in range(count):
-        errors = open(anonymous_descriptor(), "w+b", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, not a path
-        ours, theirs = socket.socketpair()
-        pid = os.fork()
-        if pid == 0:
-            _work(theirs, ours, errors)
-        theirs.close()
-        _ready.append((Forked(pid), ours, errors))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker unblocks it once it ignores it
+    try:
+        for _ in range(count):
+            _fork()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _fork() -> None:
+    errors = open(anonymous_descriptor(), "w+b", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, not a path
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        _work(theirs, ours, errors)
+    theirs.close()
+    _ready.append((Forked(pid), ours, errors))
 
 
 def _work(pipe: socket.socket, ours: socket.socket, errors: IO[bytes]) -> NoReturn:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastdl.sources import Source
     from fastdl.validator import ObjectInfo
 
+_RATE_EACH = 64 * 1024  # bytes per second under a limited rate that are worth one more connection
 _OUTPUT = 0  # this crew serves one output
 log = logging.getLogger("fastdl")
 
@@ -75,6 +76,8 @@ class RangedDownload:
             fetched.parts_reused = sum(map(len, marked))
             self._kept = sum(map(plan.nbytes, marked))
             marked = []
+        if limit_rate is not None:  # waiting for its turn no connection may look as if it stood still
+            connections = max(1, min(connections, limit_rate // _RATE_EACH))
         self._limit = Limit(connections, clock(), least=workers + 1)
         self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng)
         self._steering = Steering(self._crew, self._schedule, self._limit, line, limit_rate)

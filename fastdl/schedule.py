@@ -160,11 +160,13 @@ class Schedule:
     def longest(self, rates: Mapping[int, float]) -> tuple[int, int, float] | None:
         """Return the lease whose run will take the longest, whence on somebody else could take it over, and how long.
 
-        ``rates`` are the bytes per second of orders. The tail offered is half of what is left; None if no lease
-        has one to offer.
+        ``rates`` are the bytes per second of the orders that may be asked. The tail offered is half of what is left;
+        None if no lease has one to offer.
         """
         best: tuple[float, int, int] | None = None
         for number, lease in self._leases.items():
+            if number not in rates:
+                continue
             left = Run(lease.done, lease.run.stop)
             tail = len(left) // 2
             if lease.rehash or lease.trimming or not lease.trimmable or tail * self._plan.part_size < LEAST_SPAN:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.access import Writer, make_reader
 from fastdl.connections import break_asking
-from fastdl.errors import DiskError, FastdlError, NetworkError
+from fastdl.errors import DiskError, FastdlError, NetworkError, ServerBusy
 from fastdl.fetch import WINDOW, SpanFetch, rehash
 from fastdl.messages import Fetch, Rehash, Report, Trimmed
 
@@ -62,8 +62,15 @@ class Slot:
         """
         self._orders.put((order, response))
         if self._thread is None:  # most slots of a pool never get an order
-            self._thread = threading.Thread(target=self._run, name=f"fastdl-slot-{self._number}", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=f"fastdl-slot-{self._number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # as many as this system allows: no reason to end the others
+                self._orders.get()
+                busy = ServerBusy(f"no thread for one more connection: {error}", 0, None)
+                self._send(Report(self._number, order.number, 0, (), finished=True, error=busy))
+            else:
+                self._thread = thread
 
     def trim(self, number: int, stop: int) -> Trimmed | None:
         """Leave the parts from ``stop`` on of order ``number`` to somebody else; tell from which on really.

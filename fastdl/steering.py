@@ -111,7 +111,11 @@ class Steering:
         """When nothing is missing any more, let idle connections take over what others would take long for."""
         if not self._schedule.at_end or now < self._next_share or self._limit_rate is not None:
             return
-        rates = {number: watched.rate for number, watched in self._watches.orders.items()}
+        rates = {
+            number: watched.rate
+            for number, watched in self._watches.orders.items()
+            if now - watched.given > _WORTH_SHARING
+        }
         for _ in range(min(self._crew.idle, self._schedule.room(now)) - self._schedule.trimming):
             longest = self._schedule.longest(rates)
             if longest is None or longest[2] < _WORTH_SHARING + 2 * self._watches.first_byte:

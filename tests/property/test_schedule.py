@@ -392,7 +392,7 @@ def test_a_tail_is_free_also_if_all_the_rest_was_reported_before_the_word_of_it(
     taken = schedule.take(0.0)
     assert taken is not None
     number, run = taken
-    longest = schedule.longest({})
+    longest = schedule.longest({number: 0.0})
     assert longest is not None
     stop = longest[1]
     schedule.ask_trim(number)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from fastdl.prefork import Forked
+from tests.servers.scripted import Pattern, ranged, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHILDREN = """
 import os
@@ -94,7 +98,57 @@ child.kill()
     assert script(text) == "7\nstill there\n-9"
 
 
-def test_a_foreign_child_cannot_be_waited_for() -> None:
-    """The number of no child of ours is an error, not a hang."""
-    with pytest.raises(ChildProcessError):
-        Forked(1).wait()
+def test_a_child_that_the_kernel_took_away_is_gone() -> None:
+    """Whoever ignores SIGCHLD, as some parents leave it, cannot wait for children; that is no failure."""
+    text = """
+import signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+pid = os.fork()
+if not pid:
+    os._exit(7)
+child = prefork.Forked(pid)
+print(child.wait())
+child.kill()
+"""
+    assert script(text) == "0"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "exec {} <&- >&- 2>&-",
+        "exec {} <&-",
+        "exec {} >&- 2>&-",
+        (
+            "exec {python} -c 'import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+            "os.execv(sys.argv[1], sys.argv[1:])' {}"
+        ),
+    ],
+)
+def test_the_command_in_odd_surroundings(tmp_path: Path, around: str) -> None:
+    """With standard streams closed or SIGCHLD ignored it does its work as ever."""
+    pattern = Pattern(12 * 1024 * 1024)
+    with serving(ranged(pattern)) as server:
+        command = f"{sys.executable} -m fastdl {server.url()} -o {tmp_path / 'out'}"
+        line = around.replace("{python}", sys.executable).replace("{}", command)
+        assert subprocess.run(["sh", "-c", line], check=False, timeout=60).returncode == 0
+    assert (tmp_path / "out").read_bytes() == pattern.read(0, pattern.size)
+
+
+def test_forked_workers_that_end_at_once_are_replaced_by_programs(tmp_path: Path) -> None:
+    """Where a child cannot wipe what it inherited it must not work; the download does without it."""
+    pattern = Pattern(12 * 1024 * 1024)
+    text = f"""
+import sys
+def fail():
+    raise OSError("no")
+prefork._wipe = fail
+sys.argv[1:] = [sys.argv[1], "-o", {str(tmp_path / "out")!r}, "-w", "3"]
+from fastdl.cli import main
+main()
+"""
+    with serving(ranged(pattern)) as server:
+        command = [sys.executable, "-c", CHILDREN + text, server.url()]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "out").read_bytes() == pattern.read(0, pattern.size)

@@ -246,6 +246,19 @@ def test_a_tail_can_be_trimmed_before_its_order_begins() -> None:
         assert server.log[0].range == PLAN.bounds(Run(0, 4))
 
 
+def test_an_open_answer_may_be_longer_than_what_is_left_of_its_order() -> None:
+    """It was asked for before the tail went to somebody else; it is read as far as it is needed."""
+    with serving(ranged(DATA)) as server, rig() as made:
+        order = fetch(server.url(), Run(0, 8))
+        start, stop = PLAN.bounds(order.run)
+        answer = Transport(Line(), 1).open(order.request, (("Range", f"bytes={start}-{stop - 1}"),))
+        assert made.slot.trim(1, 4) == Trimmed(0, 1, 4)
+        made.slot.give(order, answer)
+        seen = made.to_the_end()
+        assert (made.parts(seen), seen[-1].error) == ([0, 1, 2, 3], None)
+        assert len(server.log) == 1
+
+
 @dataclass
 class Told:
     """A listener that notes what it is told, and does something before each window."""
