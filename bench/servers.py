@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tests.servers.nginx import Nginx
+from tests.servers.nginx import Nginx, free_port
 from tests.servers.ranges import clip_range, content_range, parse_range
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def capped_line(root: Path, *, limit_conn: int | None = None, misbehaving: bool 
     if binary is None or not (_MODULES / "ngx_http_lua_module.so").exists():
         raise RuntimeError("nginx or its Lua module is missing: apt-get install nginx-light libnginx-mod-http-lua")
     with TemporaryDirectory(prefix="fastdl-line-", ignore_cleanup_errors=True) as folder:
-        server = Nginx(_free_port(), Path(folder), None)
+        server = Nginx(free_port(), Path(folder), None)
         config = _CONFIG.format(
             user="user root;\n" if os.geteuid() == 0 else "",
             prefix=folder,
@@ -138,7 +138,7 @@ def forget(server: Nginx) -> None:
 @contextmanager
 def repeating(piece: Path) -> Iterator[str]:
     """Serve ``/SIZE`` for any size: the bytes of ``piece`` again and again, so that 16 GiB need no 16 GiB of cache."""
-    port = _free_port()
+    port = free_port()
     with _running([sys.executable, "-m", "bench.servers", str(piece), str(port)], port):
         yield f"http://127.0.0.1:{port}/"
 
@@ -168,12 +168,6 @@ def _accepts(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def _serve(piece: str, port: int) -> None:

@@ -6,14 +6,17 @@ import mmap
 import time
 
 KINDS = 3
+BURST = 0.2  # seconds of an unused allowance that are kept under a limited rate
 _PACE = 2  # words of the pace, before those of the slots
+_LEAST_PACED, _PACED_WINDOWS = 1024, 20  # bytes of one window under a limit at least, and windows a second
 
 
 class Counters:
     """The shared words of ``slots`` slots in a mapping.
 
     ``received``: bytes of body, ever. ``reported``: parts that the slot reported, ever, and ``marked``: how many of
-    those reports the caller has dealt with. ``pace`` bounds what all slots receive together.
+    those reports the caller has dealt with. ``limit`` bounds what all slots receive together. Without a file, -1, the
+    words are this process's own.
     """
 
     def __init__(self, fd: int, slots: int) -> None:
@@ -51,6 +54,10 @@ class Counters:
     def limited(self) -> int:
         """Bytes per second allowed, 0 if there is no limit."""
         return self._pace[0]
+
+    def paced(self, nbytes: int) -> int:
+        """Return how many of ``nbytes`` one window should be under the limit, so that turns are short."""
+        return min(nbytes, max(_LEAST_PACED, self.limited // _PACED_WINDOWS))
 
     def close(self) -> None:
         """Unmap the words."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OWN = 4  # connections that the caller's process has itself, until the first worker is up
 STOP_PATIENCE = 1.0  # seconds they get to end: Ctrl-C must not take two
-_OUTPUT = 0  # this crew serves one output
+OUTPUT = 0  # a crew serves one output
 
 
 class Crew:
@@ -62,7 +62,7 @@ class Crew:
     def start(self) -> None:
         """Start the workers; until the first is up the caller's own connections get the orders."""
         self._pool.start()
-        self._pool.attach(_OUTPUT, self._fd)
+        self._pool.attach(OUTPUT, self._fd)
         self._idle.extend(self._pool.fetch_slots)
         self._idle_hash.extend(self._pool.hash_slots)
         self._look_up()

@@ -11,13 +11,12 @@ from fastcrc import crc64
 from fastdl.access import Writer
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
+from fastdl.counters import BURST, Counters
 from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
 from fastdl.fetch import MIN_WINDOW, WINDOW, next_window
 from fastdl.probe import Probe, ask_whole
 from fastdl.redact import redacted_url
 from fastdl.validator import difference
-
-_BURST = 0.2  # seconds of an unused allowance that are kept under a limited rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +48,7 @@ def fetch_stream(
     Raises:
         FastdlError: it cannot be had; nothing of it is resumable.
     """
-    response, pace = found.response, _Pace(limit_rate)
+    response, allowed = found.response, _pace(limit_rate)
     while True:
         try:
             if response is None:
@@ -57,7 +56,7 @@ def fetch_stream(
                 fetched.retries += 1
                 with patience(stall):
                     response = _ask_again(source, found, transport)
-            return _copy(response, output, fetched, stall, pace, tell)
+            return _copy(response, output, fetched, stall, allowed, tell)
         except NetworkError as error:
             failure: FastdlError = error
         except Refused as error:
@@ -75,21 +74,20 @@ def _ask_again(source: Source, found: Probe, transport: Transport) -> Response:
     return again.response
 
 
-class _Pace:
-    """Keeps a stream below ``limit`` bytes per second; what it may have and does not take is soon forgotten."""
+def _pace(limit_rate: int | None) -> Callable[[int, int], int]:
+    """Return what tells how many of so many bytes may be received after so many others, once any may."""
+    if limit_rate is None:
+        return lambda _, nbytes: nbytes
+    counters = Counters(-1, 1)
+    counters.limit(limit_rate, 0.0)
 
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._origin = time.monotonic()
+    def allowed(received: int, nbytes: int) -> int:
+        counters.received[0] = received
+        counters.limit(limit_rate, BURST)
+        time.sleep(counters.excess())
+        return counters.paced(nbytes)
 
-    def window(self, received: int, nbytes: int) -> int:
-        """Return how many of ``nbytes`` may be received after ``received`` ones, once any may."""
-        if self._limit is None:
-            return nbytes
-        excess = received / self._limit - (time.monotonic() - self._origin)
-        self._origin += max(0.0, -excess - _BURST)
-        time.sleep(max(0.0, excess))
-        return min(nbytes, max(1024, self._limit // 20))
+    return allowed
 
 
 def _copy(
@@ -97,7 +95,7 @@ def _copy(
     output: Output,
     fetched: Fetched,
     stall: float,
-    pace: _Pace,
+    allowed: Callable[[int, int], int],
     tell: Callable[[int, int], None],
 ) -> int:
     """Write the whole body; a promised length must be met exactly, a chunked body be ended by its last chunk."""
@@ -109,7 +107,7 @@ def _copy(
     try:
         with stall_watch(lambda: fetched.bytes_fetched, stall, response.abort):
             while promised is None or size < promised:
-                view = writer.window(pace.window(fetched.bytes_fetched, window))
+                view = writer.window(allowed(fetched.bytes_fetched, window))
                 began = time.monotonic()
                 count = response.readinto(view)
                 if count == 0:

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import IO, Any
 
 
 def anonymous_descriptor() -> int:
@@ -17,6 +17,11 @@ def anonymous_descriptor() -> int:
         return os.memfd_create("fastdl")
     with tempfile.TemporaryFile(buffering=0) as file:
         return os.dup(file.fileno())
+
+
+def anonymous_file() -> IO[bytes]:
+    """Return such a file opened, unbuffered."""
+    return open(anonymous_descriptor(), "w+b", buffering=0)
 
 
 class Pipe:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, Self
 
 from fastdl import prefork
 from fastdl.counters import Counters, nbytes
 from fastdl.errors import FastdlError
 from fastdl.messages import Abort, Attach, Fetch, Line, Ready, Rehash, Renew, Report, Trim, Trimmed, Welcome
-from fastdl.pipe import Pipe, anonymous_descriptor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from fastdl.pipe import Pipe, anonymous_file
 
 _STOP_PATIENCE = 0.5  # seconds a worker gets to see the end of its pipe before it is killed
 _START_ATTEMPTS = 3
@@ -57,22 +53,19 @@ class _Member:
         self.orders: dict[int, Order] = {}
         self.ready = False
         self.process: subprocess.Popen[bytes] | prefork.Forked
-        while (waiting := prefork.take()) is not None:
-            self.process, end, self.errors = waiting
-            self.pipe = Pipe(end)
+        while True:
+            waiting = prefork.take()
             try:
+                self.process, end, self.errors = waiting or _started()
+                self.pipe = Pipe(end)
                 self.pipe.send(welcome, shared)
-            except OSError:  # it ended already
-                self.process.kill()
+            except OSError as error:
+                if waiting is None:
+                    raise FastdlError(f"a worker cannot be started: {error.strerror}") from None
+                self.process.kill()  # forked ahead, it ended already
                 self.close()
             else:
                 return
-        try:
-            self.process, end, self.errors = _started()
-            self.pipe = Pipe(end)
-            self.pipe.send(welcome, shared)
-        except OSError as error:
-            raise FastdlError(f"a worker cannot be started: {error.strerror}") from None
 
     def last_words(self) -> str:
         self.errors.seek(0)
@@ -116,7 +109,7 @@ class Pool:
             slot += slots
         # Neighbouring slots alternate between the workers, so that the first orders keep all processes busy.
         self.fetch_slots.sort(key=lambda slot: (slot - self._welcomes[self._member_of[slot]].first_slot, slot))
-        self._shared = _anonymous_file()
+        self._shared = anonymous_file()
         self._shared.truncate(nbytes(slot))
         self.counters = Counters(self._shared.fileno(), slot)
 
@@ -224,15 +217,15 @@ class Pool:
         return died
 
 
-def _started() -> tuple[subprocess.Popen[bytes] | prefork.Forked, socket.socket, IO[bytes]]:
+def _started() -> tuple[subprocess.Popen[bytes], socket.socket, IO[bytes]]:
     """Start a worker; return it, our end of its pipe and what it says on standard error.
 
     Raises:
         OSError: processes, memory or descriptors are short.
     """
     ours, theirs = socket.socketpair()
-    errors = _anonymous_file()
-    with theirs, _interrupts_blocked():
+    errors = anonymous_file()
+    with theirs, prefork.interrupts_blocked():
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
@@ -244,14 +237,9 @@ def _started() -> tuple[subprocess.Popen[bytes] | prefork.Forked, socket.socket,
     return process, ours, errors
 
 
-def _anonymous_file() -> IO[bytes]:
-    return open(anonymous_descriptor(), "w+b", buffering=0)  # noqa: PTH123 - a descriptor, not a path
-
-
 def _environment() -> dict[str, str]:
     """Return a worker's environment: no secrets, and the caller's import path, so that it finds the same fastdl."""
-    kept = {name: os.environ[name] for name in prefork.ENVIRONMENT if name in os.environ}
-    return {**kept, "FASTDL_PATH": json.dumps(_import_path())}
+    return {**prefork.harmless_environment(), "FASTDL_PATH": json.dumps(_import_path())}
 
 
 def _import_path() -> list[str]:
@@ -266,13 +254,3 @@ def _import_path() -> list[str]:
         if not any(Path(entry).resolve() == Path(root) for entry in path):
             path.insert(0, root)
     return path
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start a child with SIGINT held back until it has decided to ignore it; its traceback is nobody's business."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from fastdl import worker
-from fastdl.pipe import anonymous_descriptor
+from fastdl.pipe import anonymous_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
 # All that a worker may inherit. Credentials and proxy passwords live in other variables and stay with the caller.
-ENVIRONMENT = (
+_ENVIRONMENT = (
     *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
@@ -86,6 +86,21 @@ def prepared(count: int) -> Iterator[None]:
             process.wait()
 
 
+def harmless_environment() -> dict[str, str]:
+    """Return the variables that a worker may know: none that could be a secret."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Start a child with SIGINT held back until it has decided to ignore it; its traceback is nobody's business."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def take() -> tuple[Forked, socket.socket, IO[bytes]] | None:
     """Return a worker that waits, our end of its pipe and what it says on standard error; None if there is none."""
     return _ready.pop(0) if _ready else None
@@ -94,16 +109,13 @@ def take() -> tuple[Forked, socket.socket, IO[bytes]] | None:
 def _prepare(count: int) -> None:
     gc.collect()
     gc.freeze()  # what is shared with children stays shared while nobody walks through it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker unblocks it once it ignores it
-    try:
+    with interrupts_blocked():
         for _ in range(count):
             _fork()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _fork() -> None:
-    errors = open(anonymous_descriptor(), "w+b", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, not a path
+    errors = anonymous_file()
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -136,7 +148,7 @@ def _wipe() -> None:
     Raises:
         OSError: the kernel does not let a process write its own memory; then it must not be a worker.
     """
-    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    kept = harmless_environment()
     os.environ.clear()
     sys.argv[:] = sys.orig_argv[:] = []
     fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from fastdl.crew import Crew
+from fastdl.crew import OUTPUT, Crew
 from fastdl.digest import Digest, crc64_of_parts
 from fastdl.errors import AccessDenied, DiskError, FastdlError, NetworkError, Refused
 from fastdl.limit import Limit
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from fastdl.validator import ObjectInfo
 
 _RATE_EACH = 64 * 1024  # bytes per second under a limited rate that are worth one more connection
-_OUTPUT = 0  # this crew serves one output
 log = logging.getLogger("fastdl")
 
 
@@ -128,7 +127,7 @@ class RangedDownload:
                 self._crew.release(slot)
                 break
             self._slots[check[0]] = slot
-            self._crew.give(Rehash(slot, check[0], _OUTPUT, self._plan, check[1]))
+            self._crew.give(Rehash(slot, check[0], OUTPUT, self._plan, check[1]))
 
     def _give(self, number: int, run: Run) -> None:
         slot = self._crew.idle_slot()
@@ -139,7 +138,7 @@ class RangedDownload:
         self._slots[number] = slot
         self._steering.begin(slot, number, self._clock())
         request = self._source.request(self._info)
-        return Fetch(slot, number, _OUTPUT, self._plan, run, request, self._info.validator)
+        return Fetch(slot, number, OUTPUT, self._plan, run, request, self._info.validator)
 
     def _take(self, event: Report | Trimmed | Died) -> None:
         if isinstance(event, Died):

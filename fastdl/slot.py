@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _STALLED = NetworkError("a connection made no progress for the read timeout and was given up")
 _GLANCE, _LONGEST_GLANCE = 0.0002, 0.005  # seconds between looks at whether parts were marked: longer and longer
 _NAP = 0.1  # seconds between looks at the pace and at orders taken back
-_LEAST_PACED, _PACED_WINDOWS = 1024, 20  # bytes of one window under a limit at least, and windows a second
 
 
 class Slot:
@@ -135,10 +134,10 @@ class Slot:
         while counters.reported[self._number] != counters.marked[self._number]:
             self._pause(glance)
             glance = min(_LONGEST_GLANCE, 2 * glance)
-        if rate := counters.limited:
+        if counters.limited:
             while excess := counters.excess():
                 self._pause(min(excess, _NAP))
-            nbytes = min(nbytes, max(_LEAST_PACED, rate // _PACED_WINDOWS))
+            nbytes = counters.paced(nbytes)
         return nbytes
 
     def renewed(self) -> bool:

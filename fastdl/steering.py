@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from fastdl.counters import BURST
 from fastdl.machine import Machine
 from fastdl.messages import Abort, Renew, Trim
 from fastdl.watch import Watches
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 TICK = 0.1  # seconds between looks at counters, clocks and the file
 QUICK_TICK = 0.02  # the same of counters alone, while the number of connections is being found
 ABORT_PATIENCE = 5.0  # seconds a stalled connection gets to report after it was broken, before its worker is killed
-_BURST = 0.2  # seconds of an unused allowance that are kept under a limited rate
 _WORTH = 4  # times the first byte's wait that a request should bring bytes for
 _WORTH_SHARING = 0.1  # seconds, and two such waits, that a run must still take for its tail to go to somebody else
 log = logging.getLogger("fastdl")
@@ -95,7 +95,7 @@ class Steering:
             NetworkError: a connection of the caller's own cannot be ended.
         """
         self._machine.look(now)
-        self._pace(burst=_BURST)
+        self._pace(burst=BURST)
         for watched in self._watches.stalled(now, self._stall):
             if watched.aborted is not None and now - watched.aborted > self._abort_patience:
                 self._crew.kill(watched.slot)
@@ -111,12 +111,15 @@ class Steering:
         """When nothing is missing any more, let idle connections take over what others would take long for."""
         if not self._schedule.at_end or now < self._next_share or self._limit_rate is not None:
             return
+        takers = min(self._crew.idle, self._schedule.room(now)) - self._schedule.trimming
+        if takers <= 0:
+            return
         rates = {
             number: watched.rate
             for number, watched in self._watches.orders.items()
             if now - watched.given > _WORTH_SHARING
         }
-        for _ in range(min(self._crew.idle, self._schedule.room(now)) - self._schedule.trimming):
+        for _ in range(takers):
             longest = self._schedule.longest(rates)
             if longest is None or longest[2] < _WORTH_SHARING + 2 * self._watches.first_byte:
                 self._next_share = now + QUICK_TICK

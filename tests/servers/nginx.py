@@ -83,7 +83,7 @@ def serving_nginx(
         message = "no nginx here: apt-get install nginx-light"
         raise RuntimeError(message)
     with TemporaryDirectory(prefix="fastdl-nginx-", ignore_cleanup_errors=True) as folder:
-        server = Nginx(_free_port(), Path(folder), tls.ca if tls else None)
+        server = Nginx(free_port(), Path(folder), tls.ca if tls else None)
         config = server.prefix / "nginx.conf"
         config.write_text(_config(server, root.resolve(), tls, rate, limit_conn))
         command = [binary, "-p", folder, "-e", f"{folder}/error.log", "-c", str(config)]
@@ -121,7 +121,8 @@ def _config(server: Nginx, root: Path, tls: Certificate | None, rate: int | None
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback that nobody listened on just now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
