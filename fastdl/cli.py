@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -154,6 +155,7 @@ def get(
     from fastdl.api import download  # noqa: PLC0415
     from fastdl.job import concurrency  # noqa: PLC0415
 
+    gc.enable()  # imports were better off without it
     workers, _ = concurrency(settings["workers"], settings["connections"])
     with prefork.prepared(workers), _stopped_by_signals():
         result = download(

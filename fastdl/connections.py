@@ -8,6 +8,7 @@ third of the CPU time per byte.
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import socket
 import ssl
@@ -21,6 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from fastdl.addresses import Addresses
+from fastdl.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,6 +75,11 @@ class _Lines:
 
 class _Head(http.client.HTTPResponse):
     """Reads a head as strictly as a body of terabytes demands, where http.client looks away."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if isinstance(sock, socket.socket):  # not what urllib3 makes of a connection through a TLS proxy
+            self.fp = io.BufferedReader(Stream(self.fp.detach(), sock))
 
     def begin(self) -> None:
         """Skip interim answers, of which http.client knows only 100; refuse framing that it would misread.

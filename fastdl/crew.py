@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from heapq import heapify, heappop, heappush
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Self
 
@@ -39,9 +40,10 @@ class Crew:
         self.counters = self._pool.counters
         self.hash_slots = frozenset(self._pool.hash_slots)
         self._trimmed: list[Trimmed] = []  # of our own
-        self._idle = list(range(own))
-        self._idle_hash: list[int] = []
+        self._rank = {slot: rank for rank, slot in enumerate(self._pool.fetch_slots)}
         self._up = False  # whether any worker ever came up: from then on the caller's process only steers
+        self._idle = [(self.rank(slot), slot) for slot in range(own)]  # a heap
+        self._idle_hash: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +65,8 @@ class Crew:
         """Start the workers; until the first is up the caller's own connections get the orders."""
         self._pool.start()
         self._pool.attach(OUTPUT, self._fd)
-        self._idle.extend(self._pool.fetch_slots)
+        self._idle.extend((self.rank(slot), slot) for slot in self._pool.fetch_slots)
+        heapify(self._idle)
         self._idle_hash.extend(self._pool.hash_slots)
         self._look_up()
 
@@ -80,17 +83,25 @@ class Crew:
 
     def idle_slot(self, *, rehash: bool = False) -> int | None:
         """Return a slot that is idle, and is no longer; None if none is."""
-        idle = self._idle_hash if rehash else self._idle
-        return idle.pop(0) if idle else None
+        if rehash:
+            return self._idle_hash.pop() if self._idle_hash else None
+        return heappop(self._idle)[1] if self._idle else None
 
     def release(self, slot: int) -> None:
         """Take note that a slot ended its order."""
         if slot in self.hash_slots:
             self._idle_hash.append(slot)
-        elif not self._is_own(slot):
-            self._idle.append(slot)
-        elif not self._up:
-            self._idle.insert(0, slot)
+        elif not self._is_own(slot) or not self._up:
+            heappush(self._idle, (self.rank(slot), slot))
+
+    def rank(self, slot: int) -> int:
+        """Return who comes first where few are wanted: one of each worker, then another of each, and so on.
+
+        The caller's own are the first while nobody else is there, and the last to go on when the workers are.
+        """
+        if self._is_own(slot):
+            return slot + (len(self._pool.fetch_slots) if self._up else -len(self._own))
+        return self._rank[slot]
 
     def give(self, order: Order, response: Response | None = None) -> None:
         """Give an order to its slot; only the caller's own can take over an answer that is open already."""
@@ -131,7 +142,8 @@ class Crew:
     def _look_up(self) -> None:
         if not self._up and self._pool.ready:
             self._up = True
-            self._idle = [slot for slot in self._idle if not self._is_own(slot)]
+            self._idle = [entry for entry in self._idle if not self._is_own(entry[1])]
+            heapify(self._idle)
 
     def _is_own(self, slot: int) -> bool:
         return slot < len(self._own)

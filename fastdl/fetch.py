@@ -33,11 +33,12 @@ class Listener(Protocol):
         """Take note of the answer that is being read, so that it can be aborted; None after its end."""
         ...
 
-    def settle(self, nbytes: int) -> int:
-        """Return how many of ``nbytes`` may be received now, once any may.
+    def allowed(self, nbytes: int) -> int:
+        """Return how many of ``nbytes`` may be received now, once any may."""
+        ...
 
-        Every part reported must be marked first: bytes beyond it would be lost together with it.
-        """
+    def settle(self) -> None:
+        """Return once every part reported is marked: bytes stored beyond it would be lost together with it."""
         ...
 
     def renewed(self) -> bool:
@@ -175,7 +176,7 @@ class SpanFetch:
         nbytes = self._window - start % self._window
         if part_size >= MIN_WINDOW:
             nbytes = min(nbytes, part_size - start % part_size)
-        nbytes = self._listener.settle(nbytes)
+        nbytes = self._listener.allowed(nbytes)
         with self._claiming:
             nbytes = max(0, min(nbytes, stop - start, self._tally.stop - start))
             self._claimed = start + nbytes
@@ -190,6 +191,7 @@ class SpanFetch:
             raise Truncated(f"{redacted_url(response.request.url)}: the body ended before byte {start + nbytes}")
         self._window = min(self._widest, next_window(self._window, self._clock() - began))
         filled = view[:count]
+        self._listener.settle()
         first, digests = self._tally.feed(filled)
         self._writer.store(start, filled)
         self._listener.progress(count)

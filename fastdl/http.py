@@ -16,7 +16,7 @@ from fastdl.connections import POOLS, asking, was_broken
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
 from fastdl.messages import Line, Request
 from fastdl.redact import printable, redacted_url
-from fastdl.translate import translated
+from fastdl.translate import FOREIGN, translated, translation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,8 +52,10 @@ class Response:
         Raises:
             NetworkError: the connection failed or stood still for the read timeout.
         """
-        with translated(self.request.url):
+        try:
             return self._body.readinto(view)
+        except FOREIGN as error:
+            raise translation(error, self.request.url) from None
 
     def finish(self) -> None:
         """Give the connection back for another request if the body was read to its end, else close it."""

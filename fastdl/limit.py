@@ -118,7 +118,7 @@ class Limit:
         self.rate = rate
         if self._phase is _Phase.CLIMB and short and not last:
             if self.allowed <= self._start:
-                self._change(now, min(self.allowed, max(self._least, self.allowed // 2)))
+                self._change(now, self._least)
         elif self._phase is _Phase.CLIMB or (now >= self._try_at and self.allowed < self.most):
             self._phase, self._below = _Phase.TEST, self.allowed
             step = max(1, self.allowed // 8) if self.refused_beyond else self.allowed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 _BUSY = 0.9  # of the processors at our disposal
 _IDLE = (3, 4)  # columns of /proc/stat: idle, and idle with input or output outstanding
-_OFTEN = 0.1  # seconds between two looks: the kernel counts in hundredths of a second
+_OFTEN = 0.05  # seconds between two looks: the kernel counts in hundredths of a second
 
 
 class Machine:

@@ -107,7 +107,6 @@ def take() -> tuple[Forked, socket.socket, IO[bytes]] | None:
 
 
 def _prepare(count: int) -> None:
-    gc.collect()
     gc.freeze()  # what is shared with children stays shared while nobody walks through it
     with interrupts_blocked():
         for _ in range(count):

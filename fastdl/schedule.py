@@ -13,7 +13,7 @@ from fastdl.retry import Backoff, is_transient, wished_delay
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from fastdl.limit import Limit
 
@@ -174,6 +174,21 @@ class Schedule:
             seconds = self._plan.nbytes(left) / max(1.0, rates.get(number, 0.0))
             best = max(best or (0.0, 0, 0), (seconds, number, left.stop - tail))
         return None if best is None else (best[1], best[2], best[0])
+
+    def superfluous(self, rank: Callable[[int], int]) -> list[tuple[int, int]]:
+        """Return the leases to be asked for their tails, and whence on, so that no more than allowed go on.
+
+        Those of the highest ``rank`` go first; whoever is at the last part of its run ends by itself.
+        """
+        if self._fetching <= self._limit.allowed:
+            return []
+        going_on = [
+            number
+            for number, lease in self._leases.items()
+            if not lease.rehash and not lease.trimming and lease.trimmable and lease.run.stop - lease.done > 1
+        ]
+        going_on.sort(key=rank)
+        return [(number, self._leases[number].done + 1) for number in going_on[self._limit.allowed :]]
 
     @property
     def trimming(self) -> int:

@@ -123,8 +123,21 @@ class Slot:
         if isinstance(self._order, Fetch):
             self._counters.received[self._number] += nbytes
 
-    def settle(self, nbytes: int) -> int:
-        """Wait until the caller marked what this slot reported, and the pace allows more; return how many bytes.
+    def allowed(self, nbytes: int) -> int:
+        """Wait until the pace allows more; return how many bytes.
+
+        Raises:
+            NetworkError: the order was aborted.
+        """
+        counters = self._counters
+        if not counters.limited:
+            return nbytes
+        while excess := counters.excess():
+            self._pause(min(excess, _NAP))
+        return counters.paced(nbytes)
+
+    def settle(self) -> None:
+        """Wait until the caller marked what this slot reported.
 
         Raises:
             NetworkError: the order was aborted.
@@ -134,11 +147,6 @@ class Slot:
         while counters.reported[self._number] != counters.marked[self._number]:
             self._pause(glance)
             glance = min(_LONGEST_GLANCE, 2 * glance)
-        if counters.limited:
-            while excess := counters.excess():
-                self._pause(min(excess, _NAP))
-            nbytes = counters.paced(nbytes)
-        return nbytes
 
     def renewed(self) -> bool:
         """Tell, once, whether the connection was broken to be replaced by another."""

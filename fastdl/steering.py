@@ -75,6 +75,7 @@ class Steering:
 
     def look(self, now: float) -> None:
         """Look at the counts and judge the number of connections."""
+        self._machine.look(now)
         self._watches.look(now, self._crew.counters.received)
         delivering = self._watches.delivering
         self.most_delivering = max(self.most_delivering, delivering)
@@ -87,6 +88,14 @@ class Steering:
                 level.connections,
             )
         self._told = len(self._limit.levels)
+        self.shed()
+
+    def shed(self) -> None:
+        """Let connections that are too many end after the part they are at."""
+        orders = self._watches.orders
+        for number, stop in self._schedule.superfluous(lambda number: self._crew.rank(orders[number].slot)):
+            self._schedule.ask_trim(number)
+            self._crew.tell(Trim(orders[number].slot, number, stop))
 
     def tick(self, now: float) -> None:
         """Break what stands still, replace what crawls; due every TICK seconds.
@@ -94,7 +103,6 @@ class Steering:
         Raises:
             NetworkError: a connection of the caller's own cannot be ended.
         """
-        self._machine.look(now)
         self._pace(burst=BURST)
         for watched in self._watches.stalled(now, self._stall):
             if watched.aborted is not None and now - watched.aborted > self._abort_patience:

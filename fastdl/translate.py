@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import ssl
 from contextlib import contextmanager
@@ -11,47 +10,50 @@ from typing import TYPE_CHECKING
 import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, ProxyError, SSLError
 
-from fastdl.errors import AccessDenied, DiskError, FastdlError, NetworkError, ProtocolError
+from fastdl.errors import AccessDenied, FastdlError, NetworkError, ProtocolError
 from fastdl.redact import printable, redacted_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# What a socket, TLS or HTTP may raise; everything else is a defect and stays what it is.
+FOREIGN = (HTTPError, http.client.HTTPException, OSError, ValueError)
+
+
 @contextmanager
-def translated(url: str) -> Iterator[None]:  # noqa: C901, PLR0912 - one branch for each kind of foreign error
+def translated(url: str) -> Iterator[None]:
     """Turn everything urllib3, http.client, ssl and socket raise into our errors: the one border for that."""
-    where = redacted_url(url)
     try:
         yield
     except FastdlError:
         raise
-    except SSLError as error:
-        raise _tls_error(where, error) from None
-    except ssl.SSLError as error:
-        raise NetworkError(f"{where}: TLS failed: {error.reason or 'connection broken'}") from None
-    except ProxyError as error:
+    except FOREIGN as error:
+        raise translation(error, url) from None
+
+
+def translation(error: Exception, url: str) -> FastdlError:  # noqa: PLR0911 - one for each kind of foreign error
+    """Return the error of ours that ``error``, met on the way to ``url``, means."""
+    where = redacted_url(url)
+    if isinstance(error, SSLError):
+        return _tls_error(where, error)
+    if isinstance(error, ssl.SSLError):
+        return NetworkError(f"{where}: TLS failed: {error.reason or 'connection broken'}")
+    if isinstance(error, ProxyError):
         if "Tunnel connection failed: 407" in _reason(error):
-            raise AccessDenied(f"{where}: the proxy wants other credentials (407)") from None
-        raise NetworkError(f"{where}: the proxy failed: {_reason(error)}") from None
-    except NameResolutionError:
-        raise NetworkError(f"{where}: the host name cannot be resolved") from None
-    except TimeoutError:
-        raise NetworkError(f"{where}: no progress within the timeout") from None
-    except (http.client.IncompleteRead, ConnectionError) as error:
-        raise NetworkError(f"{where}: the connection broke: {_reason(error)}") from None
-    except urllib3.exceptions.ProtocolError as error:
-        raise _broken(where, error) from None
-    except http.client.HTTPException as error:
-        raise ProtocolError(f"{where}: not HTTP: {_reason(error)}") from None
-    except OSError as error:
-        if error.errno == errno.EFAULT:  # the kernel's copy met a page of the mapping without a block behind it
-            raise DiskError(
-                "the output cannot take what was received: the disk is full or the file truncated"
-            ) from None
-        raise NetworkError(f"{where}: {_reason(error)}") from None
-    except (HTTPError, ValueError) as error:
-        raise NetworkError(f"{where}: {_reason(error)}") from None
+            return AccessDenied(f"{where}: the proxy wants other credentials (407)")
+        return NetworkError(f"{where}: the proxy failed: {_reason(error)}")
+    if isinstance(error, NameResolutionError):
+        return NetworkError(f"{where}: the host name cannot be resolved")
+    if isinstance(error, TimeoutError):
+        return NetworkError(f"{where}: no progress within the timeout")
+    if isinstance(error, http.client.IncompleteRead | ConnectionError):
+        return NetworkError(f"{where}: the connection broke: {_reason(error)}")
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return _broken(where, error)
+    if isinstance(error, http.client.HTTPException):
+        return ProtocolError(f"{where}: not HTTP: {_reason(error)}")
+    return NetworkError(f"{where}: {_reason(error)}")
 
 
 def _tls_error(where: str, error: SSLError) -> ProtocolError | NetworkError:

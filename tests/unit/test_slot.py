@@ -214,8 +214,8 @@ def test_windows_are_small_under_a_limit(rate: int, window: int) -> None:
     """So that many connections take turns, some twenty times a second."""
     with rig() as made:
         made.counters.limit(rate, 0.0)
-        assert made.slot.settle(256 * 1024) == window
-        assert made.slot.settle(100) == 100
+        assert made.slot.allowed(256 * 1024) == window
+        assert made.slot.allowed(100) == 100
 
 
 def test_a_tail_that_is_trimmed_is_not_fetched() -> None:
@@ -268,10 +268,13 @@ class Told:
     def watch(self, response: Response | None) -> None:
         """Take note of nothing."""
 
-    def settle(self, nbytes: int) -> int:
+    def allowed(self, nbytes: int) -> int:
         """Allow everything."""
         self.before_window()
         return nbytes
+
+    def settle(self) -> None:
+        """Wait for nothing."""
 
     def before_window(self) -> None:
         """Do nothing."""
