@@ -79,7 +79,7 @@ def cli() -> None:
 @click.argument("url")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to make; else the URL's last name.")
 @click.option("-d", "--dir", "directory", type=click.Path(path_type=Path), help="Directory to make it in.")
-@click.option("-x", "--connections", type=int, help="Connections of all workers together, at most (64).")
+@click.option("-x", "--connections", type=int, help="Connections of all workers together, at most (128).")
 @click.option("-w", "--workers", type=int, help="Worker processes (one for each processor, at most 4).")
 @click.option(
     "-p", "--part-size", type=_Size(), help="Unit of checkpoint, check and refetch: 1 to 5G, 8M is 8 MiB (chosen)."
@@ -205,7 +205,8 @@ def _fail(as_json: bool, kind: str, code: int, text: str) -> int:
     text = printable(text, 2000)
     if as_json:
         _print_json({"event": "error", "type": kind, "exit_code": code, "message": text})
-    click.echo(f"fastdl: {text}", err=True)
+    with suppress(OSError):  # whoever cannot be told gets the exit code
+        click.echo(f"fastdl: {text}", err=True)
     return code
 
 

@@ -78,8 +78,7 @@ class Crew:
     @property
     def received(self) -> int:
         """Bytes of body that all connections received in this run."""
-        counts = self.counters.received
-        return sum(counts[: len(self._own)]) + sum(counts[slot] for slot in self._pool.fetch_slots)
+        return sum(self.counters.received)
 
     def idle_slot(self, *, rehash: bool = False) -> int | None:
         """Return a slot that is idle, and is no longer; None if none is."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WINDOW = 256 * 1024  # bytes received and hashed at a time: still in the second-level cache when the hashes read it
 MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows; the first window is one, grown while lines are fast
 WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
+_REPORTED = 32  # parts hashed on the disk that one report tells of
 _SLOW, _FAST = 0.25, 0.05  # seconds a window may take before it shrinks, and under which it grows
 _OK = 200
 
@@ -205,15 +206,18 @@ def rehash(plan: Plan, run: Run, reader: MapReader | FileReader, listener: Liste
     Raises:
         DiskError: the file is shorter than it was, or cannot be read.
     """
-    tally = Tally(plan, run)
+    tally, first = Tally(plan, run), run.first
+    found: list[Digest] = []
     while tally.offset < tally.stop:
         view = reader.read(tally.offset, min(WINDOW, tally.stop - tally.offset))
         if not view:
             raise DiskError(f"the output ends before byte {tally.offset}: another process truncated it")
-        first, digests = tally.feed(view)
+        found.extend(tally.feed(view)[1])
         listener.progress(len(view))
-        if digests:
-            listener.report(first, digests)
+        if len(found) >= _REPORTED or tally.offset == tally.stop:
+            listener.report(first, tuple(found))
+            first += len(found)
+            found.clear()
         reader.forget(tally.offset)
 
 

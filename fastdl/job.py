@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastdl.sources import Source
 
 RESUME = ("verify", "trust", "no")
-MOST_CONNECTIONS = 64  # unless the caller says otherwise; a download begins with few and finds what it can use
+MOST_CONNECTIONS = 128  # unless the caller says otherwise; a download begins with few and finds what it can use
 DEFAULT_RETRY = 8
 LEAST_RATE = 1024  # bytes per second
 _MOST_WORKERS, _MOST_CONNECTIONS = 64, 1024

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 START = 8  # connections to begin with: few for any server, enough to see what more of them bring
 RISE = 1.1  # by how much the goodput must rise for more connections to be worth keeping
+MANY, RISE_OF_MANY = 32, 1.5  # more than these only where each still brings its own: no share is taken from others
 _EXCUSES = 3  # refusals of as many connections as were served before that may be the server's own delay
-_WINDOW = 0.05  # seconds of goodput looked at, at least, once all connections deliver
 _PATIENCE = 1.0  # seconds that new connections get to bring a rise: TCP's slow start takes some round trips
 _DELIVERING = 0.75  # of the connections allowed: one that stalls must not keep the others from being judged
 _REST, _LONGEST_REST = 3.0, 60.0  # seconds until more connections are tried again where they brought nothing
@@ -31,6 +31,10 @@ class _Phase(enum.Enum):
     CLIMB = enum.auto()  # this level is worth it, the next is to be tried
     TEST = enum.auto()  # this level is judged against the one below
     HOLD = enum.auto()  # more brought nothing, are not allowed or were refused; tried again after a rest
+
+
+# Seconds of goodput looked at, at least, once all connections deliver.
+_WINDOWS = {_Phase.CLIMB: 0.05, _Phase.TEST: 0.03, _Phase.HOLD: _PATIENCE}
 
 
 class Limit:
@@ -80,13 +84,16 @@ class Limit:
             self._since = None  # too little to do, or answers still to come: nothing to be learnt
             return
         if self._since is None:
-            self._since, self._window = now, _WINDOW if self.trying else _PATIENCE
+            self._since, self._window = now, _WINDOWS[self._phase]
             self._from, self._counted = now, received
         if now - self._from < self._window:
             return
         rate = (received - self._counted) / (now - self._from)
         self._judge(now, rate, now - self._since >= _PATIENCE, short=short)
-        self._window, self._from, self._counted = min(2 * self._window, _PATIENCE), now, received
+        self._from, self._counted = now, received
+        if self._since is not None:  # the last word on this level is due in time
+            due = max(_WINDOWS[self._phase], self._since + _PATIENCE - now)
+            self._window = min(2 * self._window, _PATIENCE, due)
 
     def refused(self, now: float, serving: int) -> None:
         """Note that the server refused a connection while ``serving`` others were under way.
@@ -108,7 +115,8 @@ class Limit:
 
     def _judge(self, now: float, rate: float, last: bool, *, short: bool) -> None:
         if self._phase is _Phase.TEST:
-            if rate <= RISE * self.rate and not self.refused_beyond:
+            rise = RISE if self.allowed <= MANY else RISE_OF_MANY
+            if rate <= rise * self.rate and not self.refused_beyond:
                 if short or last:
                     self._reject(now, short=short)
                 return

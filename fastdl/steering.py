@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastdl.schedule import Schedule
 
 TICK = 0.1  # seconds between looks at counters, clocks and the file
-QUICK_TICK = 0.02  # the same of counters alone, while the number of connections is being found
+QUICK_TICK = 0.01  # the same of counters alone, while the number of connections is being found
 ABORT_PATIENCE = 5.0  # seconds a stalled connection gets to report after it was broken, before its worker is killed
 _WORTH = 4  # times the first byte's wait that a request should bring bytes for
 _WORTH_SHARING = 0.1  # seconds, and two such waits, that a run must still take for its tail to go to somebody else

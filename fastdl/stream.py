@@ -28,7 +28,7 @@ class Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Receive into ``buffer``: all of it if it is large, unless the stream ends before; 0 means that it ended.
+        """Receive into ``buffer``: all of it if it is large, less if the stream ends or pauses; 0 means that it ended.
 
         Raises:
             TimeoutError: nothing came for the socket's timeout.

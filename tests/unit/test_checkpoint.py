@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import resource
@@ -11,9 +12,12 @@ import struct
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastdl.checkpoint import open_checkpoint
 from fastdl.digest import Digest
@@ -102,6 +106,22 @@ def test_runs_are_complete_at_the_edges(path: Path, marks: tuple[int, ...], miss
     write(path, *marks)
     with closing(open_checkpoint(path)) as checkpoint:
         assert checkpoint.runs()[1] == missing
+
+
+@pytest.mark.parametrize("few", [0, 2**20])
+@given(marks=st.sets(st.integers(0, 9)), torn=st.sets(st.integers(0, 9)))
+def test_many_parts_are_read_as_few_are(few: int, marks: set[int], torn: set[int]) -> None:
+    """With numpy and without: the runs of what is marked and has a record, and of all that is not."""
+    with patch("fastdl.checkpoint._FEW", few), closing(open_checkpoint(None)) as checkpoint:
+        checkpoint.begin(HEADER)
+        for index in marks | torn:
+            checkpoint.mark(index, Digest(0, 0) if index in torn else DIGESTS[index])
+        marked, missing = checkpoint.runs()
+    assert {index for run in marked for index in range(run.first, run.stop)} == marks - torn
+    whole = sorted([*marked, *missing], key=lambda run: run.first)
+    assert whole[0].first == 0
+    assert all(before.stop == after.first for before, after in itertools.pairwise(whole))
+    assert whole[-1].stop == HEADER.plan.count
 
 
 def test_a_cleared_mark_is_gone_for_good(path: Path) -> None:

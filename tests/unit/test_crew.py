@@ -143,6 +143,32 @@ def test_once_a_worker_is_up_the_callers_process_only_steers() -> None:
         assert made.received == 200_000
 
 
+def test_whoever_comes_first_in_rank_is_given_the_next_order() -> None:
+    """Not whoever has been idle the longest: where few are wanted, it is always the same few."""
+    with crew(1, 8) as made:
+        slots = [made.idle_slot() for _ in range(4)]
+        for slot in (2, 0, 3, 1):
+            made.release(slot)
+        assert [made.idle_slot() for _ in range(4)] == slots == [0, 1, 2, 3]
+
+
+def test_few_connections_are_one_of_each_worker() -> None:
+    """Before a worker is up the caller's own come first, afterwards last; the workers' take turns."""
+    with crew(2, 6) as made:
+        workers = made._pool.fetch_slots
+        own = list(range(4))
+        assert sorted([*workers, *own], key=made.rank) == [*own, *workers]
+        made.start()
+        assert [made.idle_slot() for _ in range(10)] == [*own, *workers]
+        for slot in (*reversed(workers[1:]), 2, workers[0]):
+            made.release(slot)
+        assert made.idle_slot() == 2
+        events(made, lambda _: made._up)
+        assert sorted([*own, *workers], key=made.rank) == [*workers, *own]
+        assert [made._pool._member_of[slot] for slot in workers] == [0, 1, 0, 1, 0, 1]
+        assert [made.idle_slot() for _ in range(7)] == [*workers, None]
+
+
 def test_hashing_is_the_workers() -> None:
     """It has slots of its own, and what is hashed is not received."""
     with crew(2, 4) as made:

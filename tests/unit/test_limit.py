@@ -135,6 +135,14 @@ def test_a_new_level_gets_time_for_slow_starts() -> None:
         assert line.now < 30
 
 
+@pytest.mark.parametrize(("fits", "settled"), [(40, 32), (45, 32), (56, 64), (64, 64), (200, 128)])
+def test_many_connections_are_for_lines_on_which_each_has_its_own_rate(fits: int, settled: int) -> None:
+    """Beyond 32 a tenth more does not count: it may be taken from others who use the line."""
+    line = Line(begin(128), capped(1e6, fits * 1e6))
+    line.run(3.0)
+    assert line.limit.allowed == settled
+
+
 def _slow_start(line: Line, settled: int) -> Callable[[int], float]:
     """Make a line where connections beyond ``settled`` deliver only after half a second."""
     began = line.now
