@@ -11,8 +11,10 @@ from dataclasses import dataclass
 START = 8  # connections to begin with: few for any server, enough to see what more of them bring
 RISE = 1.1  # by how much the goodput must rise for more connections to be worth keeping
 MANY, RISE_OF_MANY = 32, 1.5  # more than these only where each still brings its own: no share is taken from others
+LOSS = 1.25  # by how much fewer connections may lower it where processors are short
 _EXCUSES = 3  # refusals of as many connections as were served before that may be the server's own delay
 _PATIENCE = 1.0  # seconds that new connections get to bring a rise: TCP's slow start takes some round trips
+_SHORT_PATIENCE = 0.1  # the same where processors are short
 _DELIVERING = 0.75  # of the connections allowed: one that stalls must not keep the others from being judged
 _REST, _LONGEST_REST = 3.0, 60.0  # seconds until more connections are tried again where they brought nothing
 _REFUSED_REST = 0.5  # the same after a refusal, for a step of an eighth
@@ -30,11 +32,12 @@ class Level:
 class _Phase(enum.Enum):
     CLIMB = enum.auto()  # this level is worth it, the next is to be tried
     TEST = enum.auto()  # this level is judged against the one below
+    LOWER = enum.auto()  # processors are short: fewer are judged against as many as there were
     HOLD = enum.auto()  # more brought nothing, are not allowed or were refused; tried again after a rest
 
 
 # Seconds of goodput looked at, at least, once all connections deliver.
-_WINDOWS = {_Phase.CLIMB: 0.05, _Phase.TEST: 0.03, _Phase.HOLD: _PATIENCE}
+_WINDOWS = {_Phase.CLIMB: 0.05, _Phase.TEST: 0.03, _Phase.LOWER: 0.05, _Phase.HOLD: _PATIENCE}
 
 
 class Limit:
@@ -53,6 +56,7 @@ class Limit:
         self._began = now
         self._phase = _Phase.CLIMB if self.allowed < most else _Phase.HOLD
         self._least = min(least, self.allowed)
+        self._may_lower = self._least < self.allowed
         self._below = self.allowed  # connections to return to if the level under test brings nothing
         self._rest, self._try_at = _REST, now
         self._served, self._excuses = 0, 0  # connections that all delivered at once; refusals of them to be excused
@@ -75,13 +79,14 @@ class Limit:
     def observe(self, now: float, received: int, delivering: int, fetching: int, *, short: bool) -> None:
         """Judge: ``received`` bytes in all, ``delivering`` of ``fetching`` connections have begun to.
 
-        ``short``: processors are, rather than connections. Then each thread more costs some of what is short: there
-        are as few as can be at first, more are tried later, and must show a rise at once.
+        ``short``: processors are, rather than connections. Then each thread more costs some of what is short: as few
+        as can be are tried first, and kept if they bring as much; more are tried later, and must show a rise at once.
         """
         if delivering == self.allowed:
             self._served, self._excuses = delivering, _EXCUSES
-        if fetching < self.allowed or delivering < _DELIVERING * self.allowed:
-            self._since = None  # too little to do, or answers still to come: nothing to be learnt
+        lowering = self._phase is _Phase.LOWER and fetching > self.allowed
+        if lowering or fetching < self.allowed or delivering < _DELIVERING * self.allowed:
+            self._since = None  # too little to do, answers still to come or to end: nothing to be learnt
             return
         if self._since is None:
             self._since, self._window = now, _WINDOWS[self._phase]
@@ -117,16 +122,22 @@ class Limit:
         if self._phase is _Phase.TEST:
             rise = RISE if self.allowed <= MANY else RISE_OF_MANY
             if rate <= rise * self.rate and not self.refused_beyond:
-                if short or last:
+                if last or (short and now - (self._since or now) >= _SHORT_PATIENCE):
                     self._reject(now, short=short)
                 return
             self.rising = True
             self._phase = _Phase.HOLD if self.refused_beyond or self.allowed == self.most else _Phase.CLIMB
             self._try_at = now + self._rest
+        if self._phase is _Phase.LOWER:
+            self._phase, self._try_at = _Phase.HOLD, now + self._rest
+            if rate * LOSS < self.rate:  # it was not for want of processors that they were not faster
+                self._phase = _Phase.CLIMB if self.rising else _Phase.HOLD
+                self._change(now, self._below)
+            return
         self.rate = rate
-        if self._phase is _Phase.CLIMB and short and not last:
-            if self.allowed <= self._start:
-                self._change(now, self._least)
+        if self._phase is _Phase.CLIMB and short and self._may_lower and self.allowed <= self._start:
+            self._below = self.allowed
+            self._lower(now)
         elif self._phase is _Phase.CLIMB or (now >= self._try_at and self.allowed < self.most):
             self._phase, self._below = _Phase.TEST, self.allowed
             step = max(1, self.allowed // 8) if self.refused_beyond else self.allowed
@@ -135,7 +146,14 @@ class Limit:
     def _reject(self, now: float, *, short: bool) -> None:
         self.rising, self._phase = False, _Phase.HOLD
         self._try_at, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
-        self._change(now, max(self._least, self._below // 2) if short else self._below)
+        if short and self._may_lower and self._below <= self._start:
+            self._lower(now)
+        else:
+            self._change(now, self._below)
+
+    def _lower(self, now: float) -> None:
+        self._phase, self._may_lower = _Phase.LOWER, False
+        self._change(now, self._least)
 
     def _change(self, now: float, connections: int) -> None:
         if connections != self.allowed or not self.levels:

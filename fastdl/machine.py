@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_BUSY = 0.9  # of the processors at our disposal
+_BUSY = 0.8  # of the processors at our disposal
 _IDLE = (3, 4)  # columns of /proc/stat: idle, and idle with input or output outstanding
 _OFTEN = 0.05  # seconds between two looks: the kernel counts in hundredths of a second
 
@@ -24,9 +24,7 @@ class Machine:
 
     def look(self, now: float) -> None:
         """Set ``busy`` to whether nearly all processor time since the last look was used, by whomever."""
-        if self._looked is None:  # a small download is over before the first look
-            self._looked = now - _OFTEN / 2
-        if now - self._looked < _OFTEN:
+        if self._looked is not None and now - self._looked < _OFTEN:
             return
         self._looked = now
         idle, total = self._times()

@@ -77,7 +77,7 @@ class RangedDownload:
             marked = []
         if limit_rate is not None:  # waiting for its turn no connection may look as if it stood still
             connections = max(1, min(connections, limit_rate // _RATE_EACH))
-        self._limit = Limit(connections, clock(), least=workers + 1)
+        self._limit = Limit(connections, clock(), least=workers)
         self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng)
         self._steering = Steering(self._crew, self._schedule, self._limit, line, limit_rate)
         self._slots: dict[int, int] = {}  # of orders

@@ -150,9 +150,9 @@ def _slow_start(line: Line, settled: int) -> Callable[[int], float]:
 
 
 def test_where_processors_are_short_a_rise_must_show_at_once() -> None:
-    """The step back comes in a tenth of a second instead of a second, and goes further: threads cost what is short.
+    """The step back comes in a tenth of a second instead of a second, and as few as bring the same are left.
 
-    Whoever is short from the start begins with fewer, and tries more once.
+    Whoever is short from the start begins with fewer, and tries more later.
     """
     slow, quick = (Line(begin(64), capped(1e6, 8e6)) for _ in range(2))
     for line in (slow, quick):
@@ -161,7 +161,7 @@ def test_where_processors_are_short_a_rise_must_show_at_once() -> None:
         line.short = line is quick
         while line.limit.allowed == 16:
             line.run(STEP)
-    assert (numbers(slow.limit), numbers(quick.limit)) == ([8, 16, 8], [8, 16, 4])
+    assert (numbers(slow.limit), numbers(quick.limit)) == ([8, 16, 8], [8, 16, 1])
     assert quick.now < 0.3
     assert slow.now > 1
     poor = Line(Limit(64, 0.0, start=8, least=3), capped(1e6, 2e6), short=True)
@@ -170,6 +170,13 @@ def test_where_processors_are_short_a_rise_must_show_at_once() -> None:
     poor.run(300)
     assert min(numbers(poor.limit)) == 3
     assert max(numbers(poor.limit)) == 8
+
+
+def test_fewer_are_not_kept_where_they_bring_less() -> None:
+    """Processors may be short for another program's sake: then each connection counts, and the climb goes on."""
+    line = Line(Limit(64, 0.0, start=8, least=2), capped(1e6, 64e6), short=True)
+    line.run(1.0)
+    assert numbers(line.limit) == [8, 2, 8, 16, 32, 64]
 
 
 def test_nothing_is_learnt_while_too_few_deliver() -> None:
