@@ -94,7 +94,7 @@ class Limit:
         if now - self._from < self._window:
             return
         rate = (received - self._counted) / (now - self._from)
-        self._judge(now, rate, now - self._since >= _PATIENCE, short=short)
+        self._judge(now, rate, now - self._since, short=short)
         self._from, self._counted = now, received
         if self._since is not None:  # the last word on this level is due in time
             due = max(_WINDOWS[self._phase], self._since + _PATIENCE - now)
@@ -118,11 +118,11 @@ class Limit:
             self._served = min(self._served, self.refused_beyond)
             self._change(now, self.refused_beyond)
 
-    def _judge(self, now: float, rate: float, last: bool, *, short: bool) -> None:
+    def _judge(self, now: float, rate: float, age: float, *, short: bool) -> None:
         if self._phase is _Phase.TEST:
             rise = RISE if self.allowed <= MANY else RISE_OF_MANY
             if rate <= rise * self.rate and not self.refused_beyond:
-                if last or (short and now - (self._since or now) >= _SHORT_PATIENCE):
+                if age >= (_SHORT_PATIENCE if short else _PATIENCE):
                     self._reject(now, short=short)
                 return
             self.rising = True
