@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ RESUME = ("verify", "trust", "no")
 MOST_CONNECTIONS = 128  # unless the caller says otherwise; a download begins with few and finds what it can use
 DEFAULT_RETRY = 8
 LEAST_RATE = 1024  # bytes per second
+_LONGEST = 10**6  # seconds that anything may be told to take: the kernel counts milliseconds in 31 bits
 _MOST_WORKERS, _MOST_CONNECTIONS = 64, 1024
 _USUAL_WORKERS = 4  # beyond it the memory bus, not the processors, is what bodies wait for
 
@@ -128,11 +128,11 @@ def make_line(
     """Return how to reach the source's server; without a ``proxy`` the environment is asked for one.
 
     Raises:
-        UsageError: a time is not positive, or the proxy is no HTTP proxy.
+        UsageError: a time is not positive or absurd, or the proxy is no HTTP proxy.
     """
     for name, seconds in (("connect timeout", connect_timeout), ("read timeout", read_timeout), ("max time", max_time)):
-        if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-            raise UsageError(f"{name} {seconds}: must be a positive number of seconds")
+        if seconds is not None and not 0 < seconds <= _LONGEST:
+            raise UsageError(f"{name} {seconds}: must be a positive number of seconds, at most {_LONGEST}")
     if proxy is None and any(name.lower().endswith("_proxy") for name in os.environ):
         parts = split_url(source.request(None).url)
         if not proxy_bypass_environment(parts.netloc.rpartition("@")[2]):

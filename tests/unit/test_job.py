@@ -86,9 +86,9 @@ def test_a_given_proxy_without_scheme_is_refused_without_its_password() -> None:
 
 
 @pytest.mark.parametrize("name", ["connect_timeout", "read_timeout", "max_time"])
-@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan, 1_000_001.0, 1e300])
 def test_a_time_is_a_positive_number_of_seconds(name: str, seconds: float) -> None:
-    """Zero would never connect, infinity never end."""
+    """Zero would never connect, infinity never end, and what the kernel cannot count would be taken for little."""
     times: dict[str, Any] = {name: seconds}
     with pytest.raises(UsageError, match="must be a positive number of seconds"):
         line(**times)
