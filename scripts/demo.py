@@ -17,7 +17,7 @@ from fastcrc import crc64
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 1024 * 1024 * 1024
 BLOCK = 8 * 1024 * 1024
-RATE = 16 * 1024 * 1024  # bytes per second and connection: eight of them take eight seconds, time enough to kill
+RATE = 128 * 1024 * 1024  # bytes per second of the run that is killed: eight seconds for all, a progress line a second
 HALF = 0.5
 
 
@@ -66,7 +66,7 @@ def generate(path: Path) -> int:
 
 def serve(folder: Path) -> subprocess.Popen[bytes]:
     """Start the object server; it prints its URL and ends with its standard input."""
-    command = [sys.executable, "-m", "tests.servers.objects", str(folder), "--port", "0", "--rate", str(RATE)]
+    command = [sys.executable, "-m", "tests.servers.objects", str(folder), "--port", "0"]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -77,7 +77,8 @@ def command(url: str, output: Path) -> list[str]:
 
 def run_until(share: float, url: str, output: Path) -> float:
     """Start a download and SIGKILL its whole process group once ``share`` of it is done; return how much was."""
-    with subprocess.Popen(command(url, output), stdout=subprocess.PIPE, start_new_session=True) as process:
+    limited = [*command(url, output), "--limit-rate", str(RATE)]
+    with subprocess.Popen(limited, stdout=subprocess.PIPE, start_new_session=True) as process:
         for line in process.stdout:  # type: ignore[union-attr]
             event = json.loads(line)
             if event["event"] == "progress" and event["done"] >= share * SIZE:
