@@ -147,7 +147,7 @@ class Checkpoint:
         return marked[0], [i for i in range(1, len(marked)) if marked[i] != marked[i - 1]]
 
     def _edges_of_many(self) -> tuple[bool, list[int]]:
-        """Return the same of a million parts in 10 ms."""
+        """Return the same, four times as fast."""
         import numpy as np  # noqa: PLC0415 - 50 to 150 ms, more than the parts of most objects take without it
 
         bits = np.unpackbits(np.frombuffer(self._bitmap, np.uint8), count=self._plan.count, bitorder="little")

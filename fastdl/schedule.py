@@ -32,6 +32,11 @@ class Lease:
     trimming: bool = False  # asked to leave its tail to somebody else, without an answer yet
     trimmable: bool = True  # until it had none to leave
 
+    @property
+    def may_trim(self) -> bool:
+        """Whether it can be asked to leave its tail."""
+        return self.trimmable and not self.trimming and not self.rehash
+
 
 class Schedule:
     """The parts of one object between missing and done. Leases are named by the order numbers it gives out."""
@@ -165,13 +170,11 @@ class Schedule:
         """
         best: tuple[float, int, int] | None = None
         for number, lease in self._leases.items():
-            if number not in rates:
-                continue
             left = Run(lease.done, lease.run.stop)
             tail = len(left) // 2
-            if lease.rehash or lease.trimming or not lease.trimmable or tail * self._plan.part_size < LEAST_SPAN:
+            if number not in rates or not lease.may_trim or tail * self._plan.part_size < LEAST_SPAN:
                 continue
-            seconds = self._plan.nbytes(left) / max(1.0, rates.get(number, 0.0))
+            seconds = self._plan.nbytes(left) / max(1.0, rates[number])
             best = max(best or (0.0, 0, 0), (seconds, number, left.stop - tail))
         return None if best is None else (best[1], best[2], best[0])
 
@@ -183,9 +186,7 @@ class Schedule:
         if self._fetching <= self._limit.allowed:
             return []
         going_on = [
-            number
-            for number, lease in self._leases.items()
-            if not lease.rehash and not lease.trimming and lease.trimmable and lease.run.stop - lease.done > 1
+            number for number, lease in self._leases.items() if lease.may_trim and lease.run.stop - lease.done > 1
         ]
         going_on.sort(key=rank)
         return [(number, self._leases[number].done + 1) for number in going_on[self._limit.allowed :]]

@@ -19,7 +19,6 @@ from fastdl.messages import Fetch, Rehash, Report, Trimmed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastdl.access import FileReader, MapReader
     from fastdl.counters import Counters
     from fastdl.digest import Digest
     from fastdl.http import Response, Transport
@@ -53,7 +52,6 @@ class Slot:
         self._beginning = threading.Lock()
         self._trim_ahead = -1, 0
         self._writer: tuple[int, Writer] | None = None
-        self._reading: tuple[tuple[int, int], MapReader | FileReader] | None = None
         self._thread: threading.Thread | None = None
 
     def give(self, order: Fetch | Rehash, response: Response | None = None) -> None:
@@ -209,15 +207,10 @@ class Slot:
 
     def _carry_out(self, order: Fetch | Rehash, response: Response | None) -> None:
         if isinstance(order, Rehash):
-            rehash(order.plan, order.run, self._reader(order), self)
+            reader = make_reader(self._descriptor(order.output), order.plan.size, WINDOW)
+            rehash(order.plan, order.run, reader, self)
         elif self._span is not None:
             self._span.run(response)
-
-    def _reader(self, order: Rehash) -> MapReader | FileReader:
-        key = self._descriptor(order.output), order.plan.size
-        if self._reading is None or self._reading[0] != key:
-            self._reading = key, make_reader(*key, WINDOW)
-        return self._reading[1]
 
     def _tell(self, first: int, digests: tuple[Digest, ...], *, finished: bool, error: FastdlError | None) -> None:
         assert self._order is not None  # noqa: S101 - reports are made of orders

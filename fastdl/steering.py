@@ -74,7 +74,7 @@ class Steering:
         self._watches.end(number)
 
     def look(self, now: float) -> None:
-        """Look at the counts and judge the number of connections."""
+        """Look at the counts, judge the number of connections, and end those that are too many."""
         self._machine.look(now)
         self._watches.look(now, self._crew.counters.received)
         delivering = self._watches.delivering
@@ -88,14 +88,7 @@ class Steering:
                 level.connections,
             )
         self._told = len(self._limit.levels)
-        self.shed()
-
-    def shed(self) -> None:
-        """Let connections that are too many end after the part they are at."""
-        orders = self._watches.orders
-        for number, stop in self._schedule.superfluous(lambda number: self._crew.rank(orders[number].slot)):
-            self._schedule.ask_trim(number)
-            self._crew.tell(Trim(orders[number].slot, number, stop))
+        self._shed()
 
     def tick(self, now: float) -> None:
         """Break what stands still, replace what crawls; due every TICK seconds.
@@ -147,6 +140,13 @@ class Steering:
         if not self._limit.rising:
             return "line"
         return "connections" if self._limit.allowed == self._limit.most else ""
+
+    def _shed(self) -> None:
+        """Let connections that are too many end after the part they are at."""
+        orders = self._watches.orders
+        for number, stop in self._schedule.superfluous(lambda number: self._crew.rank(orders[number].slot)):
+            self._schedule.ask_trim(number)
+            self._crew.tell(Trim(orders[number].slot, number, stop))
 
     def _pace(self, *, burst: float) -> None:
         if self._limit_rate is not None:

@@ -7,6 +7,7 @@ import random
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from fastdl.counters import Counters, nbytes
 from fastdl.errors import NetworkError
 from fastdl.fetch import WINDOW, SpanFetch, Tally
 from fastdl.http import Transport
-from fastdl.messages import Fetch, Line, Report, Request, Trimmed
+from fastdl.messages import Fetch, Line, Rehash, Report, Request, Trimmed
 from fastdl.plan import Plan, Run
 from fastdl.slot import Slot
 from fastdl.validator import Validator
@@ -216,6 +217,19 @@ def test_windows_are_small_under_a_limit(rate: int, window: int) -> None:
         made.counters.limit(rate, 0.0)
         assert made.slot.allowed(256 * 1024) == window
         assert made.slot.allowed(100) == 100
+
+
+def test_a_mapping_lives_as_long_as_its_order() -> None:
+    """What it keeps resident behind the last byte hashed must not add up over the orders of a large object."""
+    with rig() as made:
+        os.pwrite(made.fd, DATA, 0)
+        made.slot.give(Rehash(0, 1, 0, PLAN, Run(1, 3)))
+        seen = made.to_the_end()
+        assert (made.parts(seen), seen[-1].error) == ([1, 2], None)
+        maps = Path("/proc/self/maps").read_text("utf-8")
+        assert f" {os.fstat(made.fd).st_ino} " not in "".join(
+            line for line in maps.splitlines() if "memfd:output" in line
+        )
 
 
 def test_a_tail_that_is_trimmed_is_not_fetched() -> None:
