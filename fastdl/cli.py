@@ -155,9 +155,9 @@ def get(
     from fastdl.api import download  # noqa: PLC0415
     from fastdl.job import concurrency  # noqa: PLC0415
 
-    gc.enable()  # imports were better off without it
     workers, _ = concurrency(settings["workers"], settings["connections"])
     with prefork.prepared(workers), _stopped_by_signals():
+        gc.enable()  # imports were better off without it
         result = download(
             url,
             (directory or Path()) / (output or ""),

@@ -33,6 +33,7 @@ class Crew:
         self._fd = fd
         self._own_fd = os.dup(fd)
         self._reports, self._reports_in = Pipe(duplex=False)
+        self._pool.listen(self._reports)
         self._sending = threading.Lock()
         self._own = [
             Slot(number, self._pool.counters, self._send, transport, lambda _: self._own_fd) for number in range(own)
@@ -134,7 +135,7 @@ class Crew:
     def wait(self, timeout: float) -> list[Report | Trimmed | Died]:
         """Return what happened, at the latest after ``timeout`` seconds."""
         trimmed, self._trimmed = self._trimmed, []
-        events = [*trimmed, *self._pool.wait(0 if trimmed else timeout, self._reports)]
+        events = [*trimmed, *self._pool.wait(0 if trimmed else timeout)]
         self._look_up()
         return events
 

@@ -26,7 +26,7 @@ _LENGTHS = {"crc64": 8, "xxh3": 8}  # bytes; hashlib knows those of its own
 _BUFFER = 1024 * 1024  # bytes read at a time when a whole file is hashed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, as all that crosses between processes (messages.py)
 class Digest:
     """What is recorded of one part: xxh3-64 seeded with the part's index, and the plain CRC-64/XZ."""
 

@@ -52,7 +52,7 @@ class Part:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """Consecutive part indices ``[first, stop)``; never empty."""
 
@@ -63,7 +63,7 @@ class Run:
         return self.stop - self.first
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """An object of ``size`` bytes cut into parts of ``part_size`` bytes, the last one shorter or equal."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Self
 
@@ -112,6 +113,7 @@ class Pool:
         self._shared = anonymous_file()
         self._shared.truncate(nbytes(slot))
         self.counters = Counters(self._shared.fileno(), slot)
+        self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +124,7 @@ class Pool:
     def start(self) -> None:
         """Start all workers and return at once; they take 100 ms until their first request, unless forked before."""
         for welcome in self._welcomes:
-            self._members.append(_Member(welcome, self._shared.fileno()))
+            self._members.append(self._begin(welcome))
 
     @property
     def ready(self) -> bool:
@@ -154,19 +156,22 @@ class Pool:
         """Kill the worker that a slot belongs to; wait() then tells what was lost."""
         self._members[self._member_of[slot]].process.kill()
 
-    def wait(self, timeout: float, other: Connection) -> list[Report | Trimmed | Died]:
-        """Return what happened, at the latest after ``timeout`` seconds; ``other`` is one more pipe of reports.
+    def listen(self, other: Connection) -> None:
+        """Let wait() also tell of the reports that come through a pipe that is not a worker's."""
+        self._selector.register(other, selectors.EVENT_READ)
+
+    def wait(self, timeout: float) -> list[Report | Trimmed | Died]:
+        """Return what happened, at the latest after ``timeout`` seconds.
 
         Raises:
             FastdlError: workers cannot be started.
         """
-        pipes = {member.pipe.connection: member for member in self._members}
         events: list[Report | Trimmed | Died] = []
-        for pipe in wait([*pipes, other], timeout):
-            assert isinstance(pipe, Connection)  # noqa: S101 - nothing else was waited for
-            member = pipes.get(pipe)
+        for key, _ in self._selector.select(timeout):
+            member: _Member | None = key.data
+            assert isinstance(key.fileobj, Connection)  # noqa: S101 - nothing else is registered
             try:
-                message = pipe.recv()
+                message = key.fileobj.recv()
             except (EOFError, OSError):
                 if member is not None:
                     events.append(self._replace(member))
@@ -189,8 +194,14 @@ class Pool:
             member.process.kill()
         for member in self._members:
             member.close()
+        self._selector.close()
         self.counters.close()
         self._shared.close()
+
+    def _begin(self, welcome: Welcome) -> _Member:
+        member = _Member(welcome, self._shared.fileno())
+        self._selector.register(member.pipe.connection, selectors.EVENT_READ, member)
+        return member
 
     def _check(self, member: _Member, ready: Ready) -> None:
         ours = Path(__file__).parent
@@ -209,8 +220,9 @@ class Pool:
                 raise FastdlError(f"workers cannot start: {sys.executable}: {died.last_words or code}")
         self.counters.forget(range(member.welcome.first_slot, member.welcome.first_slot + member.welcome.slots))
         index = self._members.index(member)
+        self._selector.unregister(member.pipe.connection)
         member.close()
-        new = self._members[index] = _Member(member.welcome, self._shared.fileno())
+        new = self._members[index] = self._begin(member.welcome)
         for attach, fd in self._outputs:
             with suppress(OSError):
                 new.pipe.send(attach, fd)

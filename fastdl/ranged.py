@@ -68,7 +68,7 @@ class RangedDownload:
         self._fetched = fetched
         self._tell = tell
         self._clock = clock
-        self._next_tick = clock()
+        self._next_look = self._next_tick = clock()
         self._kept = 0  # bytes of an earlier run that are in use
         marked, missing = checkpoint.runs()
         if trust:
@@ -238,9 +238,10 @@ class RangedDownload:
     def _look(self) -> None:
         """Look at the counts and the file, and tell of the progress."""
         now = self._clock()
-        if now < self._next_tick and not self._limit.trying:
+        if now < self._next_look:
             return
         self._steering.look(now)
+        self._next_look = now + self._steering.patience
         if now < self._next_tick:
             return
         self._next_tick = now + TICK

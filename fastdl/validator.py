@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _LIMIT = 1024  # characters kept of a validator; S3 and OSS tags have 34 to 40, a longer one is compared by its head
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Validator:
     """ETag, Last-Modified and version id exactly as the server wrote them; empty where it gave none."""
 

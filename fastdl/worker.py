@@ -7,6 +7,7 @@ a fork of the caller may hold the pipe open.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import warnings
@@ -73,6 +74,7 @@ def main(end: socket.socket) -> NoReturn:
     # The terminal's Ctrl-C reaches the whole process group; what it means is the caller's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    gc.enable()  # a command that forked us ahead did so before it enabled it itself
     warnings.simplefilter("ignore")  # urllib3 warns of every unverified request; the user asked for it once
     pipe = Pipe(end)
     with suppress(EOFError, OSError):

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,17 +73,15 @@ def digests(run: Run) -> tuple[Digest, ...]:
 
 def events(pool: Pool, enough: Callable[[list[Event]], bool]) -> list[Event]:
     """Collect what happens until it is enough; a wait without any event fails."""
-    ours, theirs = Pipe(duplex=False)
-    with ours, theirs:
-        seen: list[Event] = []
-        while not enough(seen):
-            ready = pool.ready
-            new = pool.wait(PATIENCE, ours)
-            assert new or pool.ready != ready or len(pool._members) > 1, "nothing happened"
-            for event in new:  # as whoever marks parts must: connections wait for it
-                if isinstance(event, Report) and event.slot not in pool.hash_slots:
-                    pool.counters.marked[event.slot] += len(event.digests)
-            seen.extend(new)
+    seen: list[Event] = []
+    while not enough(seen):
+        ready = pool.ready
+        new = pool.wait(PATIENCE)
+        assert new or pool.ready != ready or len(pool._members) > 1, "nothing happened"
+        for event in new:  # as whoever marks parts must: connections wait for it
+            if isinstance(event, Report) and event.slot not in pool.hash_slots:
+                pool.counters.marked[event.slot] += len(event.digests)
+        seen.extend(new)
     return seen
 
 
