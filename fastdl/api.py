@@ -74,8 +74,8 @@ def download(
         path: the file to make, or a directory to make it in under the URL's last name.
         part_size: bytes per part, 1 to 5 GiB; None chooses. The unit of checkpoint, check and refetch.
         workers: processes; None means one for each processor, at most four.
-        connections: the most connections of all workers together, 128 by default. A download begins with eight, doubles
-            them while that brings more, and takes back what the server refuses.
+        connections: the most connections of all workers together, 128 by default. A download begins with eight, tries
+            more while that brings more, and takes back what the server refuses.
         checkpoint: keep a checkpoint while downloading, removed at the end.
         checkpoint_path: where; None means ``PATH.cp``.
         resume: ``verify`` hashes each part of an earlier run on the disk before using it, ``trust`` does not,

@@ -1,4 +1,4 @@
-"""How many connections to use: found by doubling while the goodput rises, and by what the server refuses.
+"""How many connections to use: found by trying more while the goodput rises, and by what the server refuses.
 
 A state machine without input or output; whoever asks tells it the time and the counts.
 """
@@ -11,13 +11,16 @@ from dataclasses import dataclass
 START = 8  # connections to begin with: few for any server, enough to see what more of them bring
 RISE = 1.1  # by how much the goodput must rise for more connections to be worth keeping
 MANY, RISE_OF_MANY = 32, 1.5  # more than these only where each still brings its own: no share is taken from others
+_LEAP = 4  # times as many connections the next step tries, until four times as many brought too little; then twice
 LOSS = 1.25  # by how much fewer connections may lower it where processors are short
 _EXCUSES = 3  # refusals of as many connections as were served before that may be the server's own delay
 _PATIENCE = 1.0  # seconds that new connections get to bring a rise: TCP's slow start takes some round trips
 _SHORT_PATIENCE = 0.1  # the same where processors are short
-_DELIVERING = 0.75  # of the connections allowed: one that stalls must not keep the others from being judged
+_SERVED = 0.75  # of the connections allowed: one that stalls must not keep the others from being judged
 _REST, _LONGEST_REST = 3.0, 60.0  # seconds until more connections are tried again where they brought nothing
 _REFUSED_REST = 0.5  # the same after a refusal, for a step of an eighth
+_TOGETHER = 0.1  # seconds in which refusals come that are one change
+_SHARES = 8  # for each connection while more come: for those, and few enough that requests cost little
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,12 @@ class Limit:
         self.rising = True  # whether the last step up was worth it, or is still being judged
         self.rate = 0.0  # bytes per second at the last level that was worth it
         self.levels: list[Level] = []
-        self._began = now
+        self._began, self._refused_at = now, now - _TOGETHER
+        self._told = 1  # levels; the first one is no news
         self._phase = _Phase.CLIMB if self.allowed < most else _Phase.HOLD
         self._least = min(least, self.allowed)
         self._may_lower = self._least < self.allowed
+        self._leap = _LEAP
         self._below = self.allowed  # connections to return to if the level under test brings nothing
         self._rest, self._try_at = _REST, now
         self._served, self._excuses = 0, 0  # connections that all delivered at once; refusals of them to be excused
@@ -74,10 +79,21 @@ class Limit:
 
         While more connections come, among those that have nothing yet; then among all, again and again.
         """
-        return max(1, self.most - fetching) if self.trying and not self.refused_beyond else self.allowed
+        if self.refused_beyond or not self.trying:
+            return self.allowed
+        return max(1, min(self.most - fetching, _SHARES * self.allowed))
 
-    def observe(self, now: float, received: int, delivering: int, fetching: int, *, short: bool) -> None:
-        """Judge: ``received`` bytes in all, ``delivering`` of ``fetching`` connections have begun to.
+    def news(self, now: float) -> list[Level]:
+        """Return the levels that came since the last call and will not change any more."""
+        final = len(self.levels) - (now - self._refused_at < _TOGETHER)
+        news = self.levels[self._told : final]
+        self._told += len(news)
+        return news
+
+    def observe(self, now: float, received: int, delivering: int, served: int, fetching: int, *, short: bool) -> None:
+        """Judge: ``received`` bytes in all, ``delivering`` of ``fetching`` connections are in the middle of an answer.
+
+        ``served`` counts also those that wait for their next one: what that costs belongs to what a level brings.
 
         ``short``: processors are, rather than connections. Then each thread more costs some of what is short: as few
         as can be are tried first, and kept if they bring as much; more are tried later, and must show a rise at once.
@@ -85,7 +101,7 @@ class Limit:
         if delivering == self.allowed:
             self._served, self._excuses = delivering, _EXCUSES
         lowering = self._phase is _Phase.LOWER and fetching > self.allowed
-        if lowering or fetching < self.allowed or delivering < _DELIVERING * self.allowed:
+        if lowering or fetching < self.allowed or served < _SERVED * self.allowed:
             self._since = None  # too little to do, answers still to come or to end: nothing to be learnt
             return
         if self._since is None:
@@ -116,11 +132,17 @@ class Limit:
         self._phase, self._try_at = _Phase.HOLD, now + self._rest
         if self.refused_beyond < self.allowed:
             self._served = min(self._served, self.refused_beyond)
+            if now - self._refused_at < _TOGETHER:
+                now = self._began + self.levels.pop().seconds
+            else:
+                self._refused_at = now
             self._change(now, self.refused_beyond)
 
     def _judge(self, now: float, rate: float, age: float, *, short: bool) -> None:
         if self._phase is _Phase.TEST:
             rise = RISE if self.allowed <= MANY else RISE_OF_MANY
+            if self.allowed > 2 * self._below:  # half as many may have brought as much
+                rise *= 2
             if rate <= rise * self.rate and not self.refused_beyond:
                 if age >= (_SHORT_PATIENCE if short else _PATIENCE):
                     self._reject(now, short=short)
@@ -133,6 +155,8 @@ class Limit:
             if rate * LOSS < self.rate:  # it was not for want of processors that they were not faster
                 self._phase = _Phase.CLIMB if self.rising else _Phase.HOLD
                 self._change(now, self._below)
+            else:
+                self._leap = 2
             return
         self.rate = rate
         if self._phase is _Phase.CLIMB and short and self._may_lower and self.allowed <= self._start:
@@ -140,10 +164,15 @@ class Limit:
             self._lower(now)
         elif self._phase is _Phase.CLIMB or (now >= self._try_at and self.allowed < self.most):
             self._phase, self._below = _Phase.TEST, self.allowed
-            step = max(1, self.allowed // 8) if self.refused_beyond else self.allowed
+            step = max(1, self.allowed // 8) if self.refused_beyond else (self._leap - 1) * self.allowed
             self._change(now, min(self.most, self.allowed + step))
 
     def _reject(self, now: float, *, short: bool) -> None:
+        if self.allowed > 2 * self._below:
+            self._leap = 2
+            if not short:  # what is between them may be worth it
+                self._change(now, 2 * self._below)
+                return
         self.rising, self._phase = False, _Phase.HOLD
         self._try_at, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
         if short and self._may_lower and self._below <= self._start:

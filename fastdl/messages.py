@@ -2,8 +2,8 @@
 
 Parent to worker: Welcome, Attach (one file descriptor follows), Fetch, Rehash, Trim, Renew, Abort. Worker to parent:
 Ready, Report, Trimmed.
-A worker ends when its pipe does. What crosses has no slots: with them dataclasses are pickled by Python code, four times
-as slow.
+A worker ends when its pipe does. What crosses has no slots: dataclasses that have some are pickled by Python code, four
+times as slow.
 """
 
 from __future__ import annotations

@@ -236,8 +236,11 @@ class Schedule:
             if taken >= self._refused_at:
                 self._busy_answers += not self._fetching
                 self._refused_at = now
-            failures = max(1, self._busy_answers)
+            failures, allowed = max(1, self._busy_answers), self._limit.allowed
             self._limit.refused(now, self._fetching)
+            if self._limit.allowed < allowed and wished_delay(error) is None:
+                self._put_back(rest)  # there is one connection less to ask for it
+                return
         else:
             failures = self._failures[rest.first] = self._failures.get(rest.first, 0) + 1
         if failures >= self._backoff.attempts:
@@ -261,8 +264,13 @@ class Schedule:
         self.again(rest, rehash=rehash)
 
     def _put_back(self, run: Run) -> None:
-        self._missing.appendleft(run)
         self._missing_parts += len(run)
+        if self._missing:  # neighbours are fetched in one request
+            following = self._missing[0]
+            if run.stop == following.first or following.stop == run.first:
+                self._missing.popleft()
+                run = Run(min(run.first, following.first), max(run.stop, following.stop))
+        self._missing.appendleft(run)
 
     def _lease(self, run: Run, now: float, *, rehash: bool) -> int:
         self._number += 1

@@ -41,7 +41,6 @@ class Steering:
         self._watches = Watches()
         self._machine = Machine()
         self._next_share = 0.0
-        self._told = 1  # levels; the first one is no news
         self.most_delivering = 0
         self._pace(burst=0.0)
 
@@ -79,15 +78,15 @@ class Steering:
         self._watches.look(now, self._crew.counters.received)
         delivering = self._watches.delivering
         self.most_delivering = max(self.most_delivering, delivering)
-        self._limit.observe(now, self._crew.received, delivering, self._schedule.fetching, short=self._machine.busy)
-        for level in self._limit.levels[self._told :]:
+        served, fetching = self._watches.served, self._schedule.fetching
+        self._limit.observe(now, self._crew.received, delivering, served, fetching, short=self._machine.busy)
+        for level in self._limit.news(now):
             log.debug(
                 "after %.2f s at %.0f MB/s: %d connections",
                 level.seconds,
                 level.bytes_per_second / 1e6,
                 level.connections,
             )
-        self._told = len(self._limit.levels)
         self._shed()
 
     def tick(self, now: float) -> None:

@@ -42,6 +42,7 @@ class Watches:
     _looked: float | None = None
     _usual: deque[float] = field(default_factory=lambda: deque(maxlen=64))  # rates of connections that ended
     _first_bytes: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    _served: set[int] = field(default_factory=set)  # slots whose newest answer had bytes
 
     def begin(self, slot: int, number: int, received: int, now: float) -> None:
         """Watch an order from now on; its slot has ``received`` so many bytes before."""
@@ -50,6 +51,8 @@ class Watches:
     def end(self, number: int) -> None:
         """Watch an order no longer."""
         watched = self.orders.pop(number)
+        if watched.first_byte is None:
+            self._served.discard(watched.slot)
         if watched.first_byte is not None and watched.counted > watched.base:
             self._usual.append((watched.counted - watched.base) / max(1e-3, watched.moved - watched.given))
 
@@ -64,6 +67,7 @@ class Watches:
                 watched.counted, watched.moved = received[watched.slot], now
                 if watched.first_byte is None:
                     watched.first_byte = now - watched.given
+                    self._served.add(watched.slot)
                     self._first_bytes.append(watched.first_byte)
             if seconds:
                 watched.rate += weight * (count / seconds - watched.rate)
@@ -72,6 +76,11 @@ class Watches:
     def delivering(self) -> int:
         """How many have received anything yet."""
         return sum(watched.first_byte is not None for watched in self.orders.values())
+
+    @property
+    def served(self) -> int:
+        """How many are served: those that wait for the next answer after one that came count too."""
+        return sum(watched.slot in self._served for watched in self.orders.values())
 
     @property
     def first_byte(self) -> float:

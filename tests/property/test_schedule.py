@@ -158,7 +158,9 @@ class Downloads(RuleBasedStateMachine):
         self.now += 0.1
         self.received += data.draw(st.integers(0, 10**9))
         fetching = self.schedule.fetching
-        self.limit.observe(self.now, self.received, data.draw(st.integers(0, fetching)), fetching, short=False)
+        delivering = data.draw(st.integers(0, fetching))
+        served = data.draw(st.integers(delivering, fetching))
+        self.limit.observe(self.now, self.received, delivering, served, fetching, short=False)
 
     def end(self, number: int) -> Run | None:
         """End a lease; what is left must be what was not completed."""
@@ -356,7 +358,7 @@ def test_a_busy_server_is_asked_by_fewer_until_it_recovers() -> None:
         assert schedule.fetching == limit.allowed == allowed
         for _ in range(4):
             now += 1.5
-            limit.observe(now, int(now * 1e6), allowed, allowed, short=False)
+            limit.observe(now, int(now * 1e6), allowed, allowed, allowed, short=False)
     assert limit.allowed == 4
 
 

@@ -59,6 +59,10 @@ def test_who_delivers_is_who_has_received_anything() -> None:
     counts.begin(0, 8)
     counts.run(1)
     assert counts.watches.delivering == 1
+    assert counts.watches.served == 2, "the one that waits for its next answer had one before"
+    counts.watches.end(8)
+    counts.begin(0, 9)
+    assert counts.watches.served == 1, "its last one brought nothing"
 
 
 def test_how_long_answers_usually_take_to_begin() -> None:
