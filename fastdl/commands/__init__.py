@@ -1,0 +1,1 @@
+"""The commands, one module each; what several of them take is in ``options``."""

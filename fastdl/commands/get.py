@@ -1,0 +1,127 @@
+"""``fastdl get URL``: the download, as a bar, JSON lines or one line of summary."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastdl.commands.options import Size, line_options, output_options, request_options, store_options
+from fastdl.errors import UsageError
+from fastdl.terminal import configure_logging, fill_standard_streams, print_json, stopped_by_signals
+
+if TYPE_CHECKING:
+    from fastdl.progress import ProgressEvent
+    from fastdl.result import DownloadResult
+
+_PROOF = {
+    "length": "length verified, the server promises no checksum",
+    "none": "nothing to verify it by: the server promised not even a length",
+}
+_JSON_EVERY = 1.0  # seconds between progress lines
+
+
+@click.command()
+@click.argument("url")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to make; else the URL's last name.")
+@click.option("-d", "--dir", "directory", type=click.Path(path_type=Path), help="Directory to make it in.")
+@click.option("-x", "--connections", type=int, help="Connections of all workers together, at most (128).")
+@click.option("-w", "--workers", type=int, help="Worker processes (one for each processor, at most 4).")
+@click.option(
+    "-p", "--part-size", type=Size(), help="Unit of checkpoint, check and refetch: 1 to 5G, 8M is 8 MiB (chosen)."
+)
+@click.option("--checkpoint", "checkpoint_path", type=click.Path(path_type=Path), help="Checkpoint file (OUTPUT.cp).")
+@click.option("--no-checkpoint", is_flag=True, help="Keep no checkpoint: a killed download starts over.")
+@click.option(
+    "--resume",
+    type=click.Choice(["verify", "trust", "no"]),
+    default="verify",
+    show_default=True,
+    help="Hash the parts of an earlier run before using them, trust them, or start over.",
+)
+@click.option("--checksum", metavar="ALGO=HEX", help="Digest the object must have: sha256=…, crc64=…, xxh3=….")
+@request_options
+@click.option("--retry", type=int, default=8, show_default=True, help="Retries in a row of one part.")
+@line_options
+@click.option("--limit-rate", type=Size(), help="Bytes per second of all connections together: 10M is 10 MiB/s.")
+@click.option("-n", "--no-clobber", is_flag=True, help="Fail if the output exists, instead of replacing it.")
+@click.option("--fsync", is_flag=True, help="Make the finished file survive power loss.")
+@store_options
+@output_options
+def get(
+    url: str,
+    output: Path | None,
+    directory: Path | None,
+    *,
+    no_checkpoint: bool,
+    no_clobber: bool,
+    no_sign_request: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **settings: Any,
+) -> None:
+    """Download the object at URL: http://, https:// or oss://bucket/key.
+
+    Interrupted in whatever way, the same command goes on from the parts that were finished. Exit codes: 0 done and
+    verified as far as the result says, 1 unexpected, 2 usage, 3 not found, 4 access denied, 5 network, 6 protocol,
+    7 object changed, 8 integrity, 9 disk, 10 busy, 129, 130 and 143 stopped by a signal.
+    """
+    fill_standard_streams()
+    configure_logging(verbose=verbose)
+    if output == Path("-"):
+        raise UsageError("-o -: what has left through a pipe cannot be verified first; name a file")
+    if directory is not None and not directory.is_dir():
+        raise UsageError(f"{directory}: no such directory")
+    from fastdl import prefork  # noqa: PLC0415 - --help and usage errors need not wait for urllib3
+    from fastdl.api import download  # noqa: PLC0415
+    from fastdl.job import concurrency  # noqa: PLC0415
+
+    workers, _ = concurrency(settings["workers"], settings["connections"])
+    with prefork.prepared(workers), stopped_by_signals():
+        gc.enable()  # imports were better off without it
+        result = download(
+            url,
+            (directory or Path()) / (output or ""),
+            checkpoint=not no_checkpoint,
+            overwrite=not no_clobber,
+            sign=not no_sign_request,
+            progress=_JsonProgress() if as_json else not quiet,
+            **settings,
+        )
+    if as_json:
+        print_json({"event": "done", **_plain(result)})
+    elif not quiet and sys.stderr is not None and sys.stderr.isatty():
+        click.echo(_summary(result), err=True)
+
+
+class _JsonProgress:
+    """Prints a progress line a second."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, event: ProgressEvent) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _JSON_EVERY
+            print_json({"event": "progress", **asdict(event)})
+
+
+def _plain(result: DownloadResult) -> dict[str, Any]:
+    return {**asdict(result), "path": str(result.path), "crc64": f"{result.crc64:016x}"}
+
+
+def _summary(result: DownloadResult) -> str:
+    speed = result.bytes_fetched / result.seconds / 1e6 if result.seconds else 0.0
+    kept = f", {result.parts_reused} of {result.parts} parts reused" if result.parts_reused else ""
+    repaired = f", {len(result.parts_damaged)} damaged ones fetched again" if result.parts_damaged else ""
+    return (
+        f"{result.path}: {result.size:,} bytes in {result.seconds:.1f} s, {speed:,.1f} MB/s{kept}{repaired}; "
+        f"{_PROOF.get(result.integrity, f'{result.integrity} verified')}; CRC-64 is {result.crc64:016x}"
+    )

@@ -1,0 +1,98 @@
+"""The flags that several commands take: how to reach a server, how to speak to a store, what to print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from fastdl.errors import UsageError
+from fastdl.plan import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Option: TypeAlias = Callable[[Any], Any]
+
+
+class Size(click.ParamType[int]):
+    """Bytes, as in 8M."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a number of bytes."""
+        try:
+            return value if isinstance(value, int) else parse_size(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+def several(*options: Option) -> Option:
+    """Make one decorator of several options; ``--help`` lists them in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def parse_headers(_ctx: click.Context, _param: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
+    """Read the lines of ``-H``.
+
+    Raises:
+        UsageError: one has no colon or no name.
+    """
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise UsageError("a header is written as in 'Name: value'")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+request_options = several(
+    click.option(
+        *("-H", "--header", "headers"),
+        multiple=True,
+        metavar="NAME: VALUE",
+        callback=parse_headers,
+        help="Header to send; repeatable.",
+    ),
+)
+line_options = several(
+    click.option("--connect-timeout", type=float, default=10.0, show_default=True, metavar="SECONDS"),
+    click.option(
+        "--read-timeout",
+        type=float,
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest time a connection may go without progress.",
+    ),
+    click.option("--max-time", type=float, metavar="SECONDS", help="Longest time for everything."),
+    click.option("--proxy", metavar="URL", help="HTTP proxy; '' for none (environment)."),
+    click.option("--cacert", type=click.Path(path_type=Path), help="CA certificates to trust instead of the system's."),
+    click.option("--insecure", is_flag=True, help="Do not verify TLS certificates."),
+)
+store_options = several(
+    click.option("--endpoint-url", metavar="URL", help="oss: endpoint (OSS_ENDPOINT)."),
+    click.option("--region", help="oss: region, as in cn-hangzhou (OSS_REGION)."),
+    click.option(
+        "--addressing",
+        type=click.Choice(["auto", "virtual", "path", "cname"]),
+        default="auto",
+        help="oss: how the endpoint names the bucket.",
+    ),
+    click.option("--no-sign-request", is_flag=True, help="oss: send no credentials, for public objects."),
+    click.option("--version-id", help="oss: version of the object."),
+)
+output_options = several(
+    click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),
+    click.option("-q", "--quiet", is_flag=True, help="No bar and no summary at a terminal."),
+    click.option("-v", "--verbose", is_flag=True, help="Tell what is going on."),
+)
