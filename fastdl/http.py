@@ -6,6 +6,7 @@ import functools
 import re
 import ssl
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
@@ -14,13 +15,14 @@ from urllib3.util import create_urllib3_context, make_headers
 
 from fastdl.connections import POOLS, asking, was_broken
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
-from fastdl.messages import Line, Request
 from fastdl.redact import printable, redacted_url
 from fastdl.translate import FOREIGN, translated, translation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from http.client import HTTPResponse
+
+    from fastdl.messages import Line, Request
 
 USER_AGENT = "fastdl/0.1"
 MAX_REDIRECTS = 10
@@ -98,7 +100,7 @@ class Transport:
         return _tls_context(self.line)
 
     def open(self, request: Request, extra: tuple[tuple[str, str], ...] = ()) -> Response:
-        """Send a GET with ``extra`` headers and return the answer's head; follows redirects.
+        """Send a request with ``extra`` headers and return the answer's head; follows redirects if it says so.
 
         A connection that the server had closed while it was idle is replaced once, unnoticed.
 
@@ -108,7 +110,7 @@ class Transport:
         """
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(request, extra)
-            if response.status not in _REDIRECTS:
+            if response.status not in _REDIRECTS or not request.follow:
                 return response
             location = response.headers.get("Location", "")
             response.excerpt()
@@ -138,7 +140,7 @@ class Transport:
             for fresh in (False, True):
                 try:
                     raw = pool.urlopen(
-                        "GET",
+                        request.method,
                         target,
                         headers=headers,
                         timeout=self._timeout,
@@ -194,8 +196,8 @@ def _redirected(request: Request, location: str) -> Request:
     if old[0] == "https" and new[0] == "http":
         raise ProtocolError(f"{redacted_url(request.url)} redirects from https to http; refused")
     if old == new:
-        return Request(url, request.headers)
-    return Request(url, tuple(pair for pair in request.headers if pair[0].lower() in _HARMLESS))
+        return replace(request, url=url)
+    return replace(request, url=url, headers=tuple(pair for pair in request.headers if pair[0].lower() in _HARMLESS))
 
 
 def _manager(line: Line, connections: int) -> urllib3.PoolManager:

@@ -18,10 +18,15 @@ from fastdl.validator import Validator  # noqa: TC001
 
 @dataclass(frozen=True)
 class Request:
-    """A GET ready to be sent but for its Range: the signed URL and headers, in order."""
+    """A GET ready to be sent but for its Range: the signed URL and headers, in order.
+
+    ``follow``: a redirect is followed; otherwise it is an answer like any other, because the signature names its host.
+    """
 
     url: str = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    method: str = "GET"
+    follow: bool = True
 
 
 @dataclass(frozen=True)

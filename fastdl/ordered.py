@@ -60,6 +60,8 @@ def fetch_stream(
         except NetworkError as error:
             failure: FastdlError = error
         except Refused as error:
+            if source.adapt(error):
+                continue
             failure = source.explain(error)
         sleep(attempts.after(failure))
         response = None

@@ -60,6 +60,8 @@ def probe(
         except NetworkError as error:
             failure: FastdlError = error
         except Refused as error:
+            if source.adapt(error):
+                continue
             failure = source.explain(error)
         else:
             found.requests, found.retries = requests, attempts.failures

@@ -188,10 +188,13 @@ class RangedDownload:
             self._schedule.again(rest)
             return
         error = error or FastdlError(f"a worker ended part {rest.first} without a word")
+        learnt = isinstance(error, Refused) and self._source.adapt(error)
+        if learnt:
+            self._renewed_after = max([number, *self._slots])
         if isinstance(error, Refused):
             error = self._source.explain(error)
         log.debug("part %d: %s", rest.first, error)
-        if isinstance(error, AccessDenied) and self._renewed(number):
+        if learnt or (isinstance(error, AccessDenied) and self._renewed(number)):
             self._schedule.again(rest, rehash=lease.rehash)
         else:
             self._schedule.fail(rest, error, self._clock(), lease.taken)

@@ -58,6 +58,13 @@ class Source(Protocol):
         """Prepare for another attempt after a refusal: new credentials, no pinned redirect; False if pointless."""
         ...
 
+    def adapt(self, refused: Refused) -> bool:
+        """Learn from a refusal what later requests must do otherwise (another region, another clock).
+
+        True if the same request is worth asking again at once; no lesson is learnt twice, so that this ends.
+        """
+        ...
+
     def pin(self, request: Request) -> None:
         """Remember where redirects led, so that later requests go there at once."""
         ...

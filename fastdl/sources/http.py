@@ -45,6 +45,10 @@ class HttpSource:
         """Remember where redirects led."""
         self._now = request
 
+    def adapt(self, refused: Refused) -> bool:  # noqa: ARG002 - no refusal teaches anything here
+        """Learn nothing."""
+        return False
+
     def renew(self) -> bool:
         """Go back to the user's own URL: the target of its redirect may have expired."""
         moved = self._now is not self._first

@@ -84,6 +84,10 @@ class OssSource:
     def pin(self, request: Request) -> None:
         """Do nothing: OSS does not redirect a GET of an object."""
 
+    def adapt(self, refused: Refused) -> bool:  # noqa: ARG002 - no refusal teaches anything here
+        """Learn nothing."""
+        return False
+
     def renew(self) -> bool:
         """Credentials are asked of the provider for each request: another attempt is another signature."""
         return self._provider is not None

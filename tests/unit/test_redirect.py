@@ -165,6 +165,25 @@ def test_a_redirect_without_location_is_a_protocol_error() -> None:
         fetch(server.url())
 
 
+def test_a_redirect_is_an_answer_where_it_must_not_be_followed() -> None:
+    """A signature names its host: what leads elsewhere is for the one who signed."""
+    with serving(redirect("/b")) as server, client() as transport:
+        response = transport.open(Request(server.url(), follow=False))
+        assert (response.status, response.headers["Location"]) == (302, "/b")
+        response.finish()
+        assert len(server.log) == 1
+
+
+def test_a_head_has_no_body_and_keeps_its_connection() -> None:
+    """Its Content-Length is the object's; redirected it stays a HEAD."""
+    with serving(routes({"/object": redirect("/b"), "/b": ranged(DATA)})) as server, client() as transport:
+        response = transport.open(Request(server.url(), method="HEAD"))
+        assert (response.headers["Content-Length"], read(response)) == (str(len(DATA)), b"")
+        assert read(transport.open(Request(server.url("/b")))) == DATA
+        assert [seen.method for seen in server.log] == ["HEAD", "HEAD", "GET"]
+        assert server.connections == 1
+
+
 def test_redirects_are_bounded() -> None:
     """A loop ends, and its text shows no secret of the target."""
     with serving(redirect("/object?token=s3cr3t")) as server:
