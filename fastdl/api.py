@@ -25,7 +25,7 @@ from fastdl.sequence import Download
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fastdl.result import DownloadResult
 
@@ -43,7 +43,7 @@ def download(
     checkpoint: bool = True,
     checkpoint_path: str | os.PathLike[str] | None = None,
     resume: str = "verify",
-    checksum: str | None = None,
+    checksum: str | Sequence[str] | None = None,
     headers: Mapping[str, str] | None = None,
     progress: Any = None,
     retry: int = DEFAULT_RETRY,
@@ -80,7 +80,8 @@ def download(
         checkpoint_path: where; None means ``PATH.cp``.
         resume: ``verify`` hashes each part of an earlier run on the disk before using it, ``trust`` does not,
             ``no`` starts over.
-        checksum: ``ALGORITHM=HEX`` of the whole object: crc64, xxh3 or any name of hashlib.
+        checksum: ``ALGORITHM=HEX`` of the whole object, one or several: crc64, crc64nvme, crc32c, crc32, xxh3 or any
+            name of hashlib.
         headers: sent with each request to the URL's own origin, and to no other.
         progress: True for a bar on a terminal, a function of a ``ProgressEvent``, a tqdm or an fsspec ``Callback``.
         retry: how often one part may fail in a row before the download does.
@@ -130,7 +131,7 @@ def download(
         workers=workers,
         connections=connections,
         resume=resume,
-        checksum=None if checksum is None else parse_checksum(checksum),
+        checksums=tuple(map(parse_checksum, [checksum] if isinstance(checksum, str) else checksum or ())),
         backoff=make_backoff(retry),
         max_time=max_time,
         overwrite=overwrite,

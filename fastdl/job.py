@@ -40,7 +40,7 @@ class Job:
     workers: int
     connections: int
     resume: str
-    checksum: Expected | None
+    checksums: tuple[Expected, ...]
     backoff: Backoff
     max_time: float | None
     overwrite: bool

@@ -6,8 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from fastdl.combine import crc64_of_parts
 from fastdl.crew import OUTPUT, Crew
-from fastdl.digest import Digest, crc64_of_parts
 from fastdl.errors import AccessDenied, DiskError, FastdlError, NetworkError, Refused
 from fastdl.limit import Limit
 from fastdl.messages import Fetch, Rehash, Report, Trimmed
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastdl.checkpoint import Checkpoint
+    from fastdl.digest import Digest
     from fastdl.http import Transport
     from fastdl.messages import Line
     from fastdl.output import Output

@@ -33,9 +33,9 @@ class DownloadResult:
         size: bytes.
         etag: the server's ETag as it wrote it, empty if it gave none.
         crc64: CRC-64/XZ of the whole object, as computed here from the received bytes.
-        integrity: what the bytes were compared with: ``crc64`` (the store's promise), the algorithm of ``checksum``,
-            ``length`` (the promised size only; also where parts were trusted unread), ``none`` (the server promised
-            not even a size).
+        integrity: the strongest digest that the bytes were compared with: of those of ``checksum`` if there were any,
+            else of those that the store promised (``sha256``, ``crc64``, ...); ``length`` (the promised size only;
+            also where parts were trusted unread), ``none`` (the server promised not even a size).
         part_size: bytes.
         parts: how many parts the object has; 0 for an empty one or a single ordered stream.
         parts_reused: parts kept from an earlier run, after their bytes were compared with their records.

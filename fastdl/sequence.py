@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 
 from fastdl import ordered
 from fastdl.checkpoint import Checkpoint, open_checkpoint
+from fastdl.combine import crc64_of_parts
 from fastdl.crew import OWN
-from fastdl.digest import crc64_of_parts, file_digest
 from fastdl.errors import IntegrityError, NetworkError, ObjectChanged, UsageError
+from fastdl.hashers import file_digest
 from fastdl.header import Header, Stored, identity_digest
 from fastdl.http import Transport
 from fastdl.output import Output, check_path, check_room, create_output, part_path_of, reopen_output
 from fastdl.plan import Plan, make_plan, probe_length
 from fastdl.probe import Probe, probe
 from fastdl.progress import Meter, ProgressEvent
+from fastdl.proof import CRC64, Claims, worth_comparing
 from fastdl.ranged import RangedDownload
 from fastdl.redact import printable
 from fastdl.result import DownloadResult, Fetched
@@ -32,7 +34,6 @@ from fastdl.validator import why_not_resumable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastdl.digest import Expected
     from fastdl.job import Job
 
 _PROBE_ATTEMPTS = 4  # before anything worked a wrong address is likelier than a bad line: fail within seconds
@@ -56,7 +57,7 @@ class Download:
         self._started_over = ""
         self._size: int | None = None
         self._complete = False  # whether every byte is there and judged
-        self._trusted = False  # whether parts of an earlier run are used unread
+        self._claims = Claims(job.checksums, ())
         self._markable = False  # whether the checkpoint's marks are about this run's output
 
     def run(self) -> DownloadResult:
@@ -85,6 +86,8 @@ class Download:
                 output.close()
             raise
         stack.callback(found.close)
+        promises = self._source.promises(found.info, self._transport)
+        self._claims = replace(self._claims, promised=worth_comparing(promises, found.info.crc64))
         resumed = output is not None and not self._started_over
         if resumed and output is not None and output.published and checkpoint.stored is not None:
             if self._finished_before(output, checkpoint, checkpoint.stored.plan):
@@ -181,7 +184,7 @@ class Download:
             plan = make_plan(info.size or 0, job.part_size)
         log.debug("%s: %s bytes in %d parts of %d", self._source.shown, info.size, plan.count, plan.part_size)
         trust = resumed and job.resume == "trust" and not output.sealed
-        self._trusted = trust and checkpoint.any_marked
+        self._claims = replace(self._claims, trusted=trust and checkpoint.any_marked)
         self._markable = resumed
         self._size = info.size
         output.allocate(info.size)
@@ -229,31 +232,11 @@ class Download:
         Raises:
             IntegrityError: it is not what was promised.
         """
-        promised, got = found.info.crc64, self._fetched.crc64
-        if promised is not None and promised != got:
-            raise IntegrityError(
-                f"{self._source.shown}: CRC-64 is {got}, the store promised {promised}; nothing was published"
-            )
-        expected = self._job.checksum
-        if expected is not None:
-            actual = (
-                file_digest(output.fd, self._size or 0, expected.algorithm)
-                if self._must_read(expected)
-                else f"{got:016x}"
-            )
-            if actual != expected.hex:
-                raise IntegrityError(
-                    f"{self._source.shown}: {expected.algorithm} is {actual}, expected {expected.hex}; "
-                    "nothing was published"
-                )
-            return expected.algorithm
-        if promised is not None and not self._trusted:
-            return "crc64"
-        return "none" if found.info.size is None else "length"
-
-    def _must_read(self, expected: Expected) -> bool:
-        """Tell whether the file must be read for a digest; the CRC of received bytes is known, of trusted ones not."""
-        return expected.algorithm != "crc64" or self._trusted
+        digests = {kind: file_digest(output.fd, self._size or 0, *kind) for kind in self._claims.kinds}
+        if CRC64 not in digests:
+            digests[CRC64] = f"{self._fetched.crc64:016x}"
+        proven = self._claims.judge(self._source.shown, digests)
+        return proven or ("none" if found.info.size is None else "length")
 
     def _finished_before(self, output: Output, checkpoint: Checkpoint, plan: Plan) -> bool:
         """Tell whether a run that was killed while it published left a file that still is what its records say."""

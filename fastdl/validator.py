@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fastdl.digest import Expected
+
 _LIMIT = 1024  # characters kept of a validator; S3 and OSS tags have 34 to 40, a longer one is compared by its head
 
 
@@ -30,12 +32,14 @@ class ObjectInfo:
     """The remote object as its first answer described it.
 
     ``size`` is in bytes, None if the server did not say; ``crc64`` is the CRC-64/XZ that the store promises for the
-    whole object, None where it promises nothing.
+    whole object, None where it promises nothing; ``promises`` are the other digests of the whole object that the head
+    told.
     """
 
     size: int | None
     validator: Validator
     crc64: int | None = None
+    promises: tuple[Expected, ...] = ()
 
 
 def validator_of(headers: Mapping[str, str]) -> Validator:

@@ -44,7 +44,9 @@ _JSON_EVERY = 1.0  # seconds between progress lines
     show_default=True,
     help="Hash the parts of an earlier run before using them, trust them, or start over.",
 )
-@click.option("--checksum", metavar="ALGO=HEX", help="Digest the object must have: sha256=…, crc64=…, xxh3=….")
+@click.option(
+    "--checksum", multiple=True, metavar="ALGO=HEX", help="Digest the object must have: sha256=…, crc64=…; repeatable."
+)
 @request_options
 @click.option("--retry", type=int, default=8, show_default=True, help="Retries in a row of one part.")
 @line_options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from fastdl.contract import parse_content_range
 from fastdl.errors import (
     AccessDenied,
     FastdlError,
@@ -15,6 +16,7 @@ from fastdl.errors import (
     ServerBusy,
     UsageError,
 )
+from fastdl.promises import promised
 from fastdl.redact import printable
 from fastdl.retry import RETRYABLE_STATUS, parse_retry_after
 from fastdl.validator import ObjectInfo, validator_of
@@ -22,6 +24,8 @@ from fastdl.validator import ObjectInfo, validator_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fastdl.digest import Expected
+    from fastdl.http import Transport
     from fastdl.messages import Request
 
 # fastdl itself decides on these; a user's value would break the range contract or the framing.
@@ -73,6 +77,10 @@ class Source(Protocol):
         """Read the object's facts from the head of an answer that carries ``size`` bytes in all."""
         ...
 
+    def promises(self, info: ObjectInfo, transport: Transport) -> tuple[Expected, ...]:
+        """Return the digests that the store promises of the whole object; may ask, fails never, is called once."""
+        ...
+
     def explain(self, refused: Refused) -> FastdlError:
         """Turn an answer without data into the error that people see."""
         ...
@@ -94,10 +102,18 @@ def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
 
 
 def describe_plainly(headers: Mapping[str, str], size: int | None) -> ObjectInfo:
-    """Read size, validator and the CRC-64 that OSS promises, on presigned URLs and behind CDNs too."""
+    """Read size, validator, the CRC-64 that OSS promises, on presigned URLs and behind CDNs too, and other digests."""
     value = headers.get("x-oss-hash-crc64ecma", "").strip()
     known = value.isascii() and value.isdigit() and len(value) <= len(str(2**64)) and int(value) < 2**64
-    return ObjectInfo(size, validator_of(headers), int(value) if known else None)
+    return ObjectInfo(size, validator_of(headers), int(value) if known else None, _promises(headers, size))
+
+
+def _promises(headers: Mapping[str, str], size: int | None) -> tuple[Expected, ...]:
+    """Read the digests of a head that carries the whole object or a range of it, or is a 416 without any byte of it."""
+    if "Content-Range" not in headers:
+        return promised(headers, whole=True)
+    got = parse_content_range(headers["Content-Range"])
+    return () if got is None else promised(headers, whole=got.stop - got.start == size)
 
 
 def explain_plainly(shown: str, refused: Refused, detail: str = "") -> FastdlError:

@@ -15,7 +15,9 @@ from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fastdl.digest import Expected
     from fastdl.errors import FastdlError, Refused
+    from fastdl.http import Transport
     from fastdl.validator import ObjectInfo
 
 
@@ -56,11 +58,15 @@ class HttpSource:
         return moved
 
     def describe(self, headers: Mapping[str, str], size: int | None) -> ObjectInfo:
-        """Read size, validators and OSS's CRC-64, which does not cover what ``x-oss-process`` makes."""
+        """Read size, validators and digests; those of OSS do not cover what ``x-oss-process`` makes."""
         info = describe_plainly(headers, size)
-        if info.crc64 is not None and "x-oss-process=" in urlsplit(self._first.url).query.lower():
+        if "x-oss-process=" in urlsplit(self._first.url).query.lower():
             return type(info)(info.size, info.validator)
         return info
+
+    def promises(self, info: ObjectInfo, transport: Transport) -> tuple[Expected, ...]:  # noqa: ARG002 - nothing is asked
+        """Return what the first answer's head told."""
+        return info.promises
 
     def explain(self, refused: Refused) -> FastdlError:
         """Give the status its plain meaning."""

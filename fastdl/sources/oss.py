@@ -29,6 +29,8 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fastdl.digest import Expected
+    from fastdl.http import Transport
     from fastdl.validator import ObjectInfo
 
 ADDRESSING = ("auto", "virtual", "path", "cname")
@@ -95,6 +97,10 @@ class OssSource:
     def describe(self, headers: Mapping[str, str], size: int | None) -> ObjectInfo:
         """Read size, validators and CRC-64, which OSS gives for the whole object on ranges too."""
         return describe_plainly(headers, size)
+
+    def promises(self, info: ObjectInfo, transport: Transport) -> tuple[Expected, ...]:  # noqa: ARG002 - nothing is asked
+        """Return what the first answer's head told."""
+        return info.promises
 
     def explain(self, refused: Refused) -> FastdlError:
         """Show OSS's Code, EC and RequestId; tell archived objects from denied ones."""

@@ -8,7 +8,8 @@ from fastcrc import crc64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.digest import Digest, Hasher, crc64_combine, crc64_of_parts
+from fastdl.combine import crc64_combine, crc64_of_parts
+from fastdl.digest import Digest, Hasher
 from fastdl.fetch import Tally
 from fastdl.plan import Plan, Run
 
