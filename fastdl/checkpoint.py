@@ -25,6 +25,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fastdl.combine import crc64_of_parts
 from fastdl.digest import Digest
 from fastdl.errors import DiskError
 from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, encode, is_foreign, layout
@@ -33,7 +34,6 @@ from fastdl.pipe import anonymous_descriptor
 from fastdl.plan import Plan, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 _EMPTY = bytes(RECORD.size)
@@ -112,13 +112,23 @@ class Checkpoint:
             os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
             os.pwrite(self._fd, _EMPTY, self._records_at + start)
 
+    def judge(self, index: int, digest: Digest) -> bool:
+        """Tell whether part ``index``, on the disk of ``digest``, is what was recorded; unmark it if not."""
+        right = digest == self.digest(index)
+        if not right:
+            self.clear(index)
+        return right
+
     def digest(self, index: int) -> Digest:
         """Return the record of part ``index``, meaningful only if it is marked."""
         return Digest(*RECORD.unpack_from(self._records, RECORD.size * index))
 
-    def crcs(self) -> Iterator[int]:
-        """Yield the recorded CRC-64 of every part, in order."""
-        return (crc for _, crc in RECORD.iter_unpack(self._records))
+    @property
+    def crc64(self) -> int:
+        """The whole object's CRC-64/XZ, combined from all records; meaningful only if every part is marked."""
+        crcs = (crc for _, crc in RECORD.iter_unpack(self._records))
+        last = self._plan.part(self._plan.count - 1).nbytes
+        return crc64_of_parts(crcs, self._plan.part_size, last)
 
     def runs(self) -> tuple[list[Run], list[Run]]:
         """Return the runs of marked and of missing parts, each in order."""

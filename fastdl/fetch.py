@@ -104,6 +104,7 @@ class SpanFetch:
         self._validator = order.validator
         self._transport = transport
         self._writer = writer
+        self._store = order.store
         self._listener = listener
         self._clock = clock
         # A window larger than the part would hold finished parts back until it is full.
@@ -194,7 +195,8 @@ class SpanFetch:
         filled = view[:count]
         self._listener.settle()
         first, digests = self._tally.feed(filled)
-        self._writer.store(start, filled)
+        if self._store:
+            self._writer.store(start, filled)
         self._listener.progress(count)
         if digests:
             self._listener.report(first, digests)

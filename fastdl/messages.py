@@ -59,7 +59,10 @@ class Attach:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Order a connection to fetch the parts of ``run`` in one GET; ``validator`` is what the answer must show."""
+    """Order a connection to fetch the parts of ``run`` in one GET; ``validator`` is what the answer must show.
+
+    Without ``store`` the bytes are hashed and forgotten: the answer is wanted for comparison only.
+    """
 
     slot: int
     number: int  # of the order, unique within a pool: late reports and aborts are told apart by it
@@ -68,6 +71,7 @@ class Fetch:
     run: Run
     request: Request
     validator: Validator
+    store: bool = True
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from fastdl.combine import crc64_of_parts
 from fastdl.crew import OUTPUT, Crew
 from fastdl.errors import AccessDenied, DiskError, FastdlError, NetworkError, Refused
 from fastdl.limit import Limit
@@ -31,13 +30,18 @@ if TYPE_CHECKING:
     from fastdl.retry import Backoff
     from fastdl.sources import Source
     from fastdl.validator import ObjectInfo
+    from fastdl.votes import Answers
 
 _RATE_EACH = 64 * 1024  # bytes per second under a limited rate that are worth one more connection
 log = logging.getLogger("fastdl")
 
 
 class RangedDownload:
-    """One object on its way; ``fetched`` is kept up to date for whoever shows progress."""
+    """One object on its way; ``fetched`` is kept up to date for whoever shows progress.
+
+    Parts missing in ``checkpoint`` are fetched and marked there, marked ones are hashed. With ``answers`` the parts it
+    names are fetched instead, and it hears of them.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class RangedDownload:
         rng: random.Random,
         fetched: Fetched,
         tell: Callable[[int, int], None],
+        answers: Answers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -67,11 +72,14 @@ class RangedDownload:
         self._stall = line.read_timeout
         self._crew = Crew(line, workers, connections, output.fd, transport)
         self._fetched = fetched
+        self._fetched_before = fetched.bytes_fetched
         self._tell = tell
         self._clock = clock
         self._next_look = self._next_tick = clock()
         self._kept = 0  # bytes of an earlier run that are in use
-        marked, missing = checkpoint.runs()
+        self._mark = checkpoint.mark if answers is None else answers.mark
+        self._store = answers is None or answers.store
+        marked, missing = checkpoint.runs() if answers is None else ([], answers.runs)
         if trust:
             fetched.parts_reused = sum(map(len, marked))
             self._kept = sum(map(plan.nbytes, marked))
@@ -85,7 +93,7 @@ class RangedDownload:
         self._renewed_after = 0  # orders up to this number carry credentials that were replaced since
         self._proven = True  # the newest credentials, or the first ones, were accepted
 
-    def run(self, found: Probe) -> None:
+    def run(self, found: Probe | None = None) -> None:
         """Fetch every missing part, judge every marked one; the body of ``found`` is used as far as it is parts.
 
         Raises:
@@ -93,7 +101,8 @@ class RangedDownload:
         """
         with self._crew:
             try:
-                self._adopt(found)
+                if found is not None:
+                    self._adopt(found)
                 if self._schedule.waiting:
                     self._crew.start()
                 self._feed()
@@ -103,8 +112,8 @@ class RangedDownload:
                     self._feed()
                     self._look()
             finally:
-                self._fetched.bytes_fetched = self._crew.received
-        self._conclude()
+                self._count()
+        self._steering.conclude(self._fetched)
 
     def _adopt(self, found: Probe) -> None:
         """Let a connection of our own read the first answer: no worker is up yet, and a small object needs none."""
@@ -139,7 +148,7 @@ class RangedDownload:
         self._slots[number] = slot
         self._steering.begin(slot, number, self._clock())
         request = self._source.request(self._info)
-        return Fetch(slot, number, OUTPUT, self._plan, run, request, self._info.validator)
+        return Fetch(slot, number, OUTPUT, self._plan, run, request, self._info.validator, self._store)
 
     def _take(self, event: Report | Trimmed | Died) -> None:
         if isinstance(event, Died):
@@ -163,7 +172,7 @@ class RangedDownload:
                 if lease.rehash:
                     self._judge(index, digest)
                 else:
-                    self._checkpoint.mark(index, digest)
+                    self._mark(index, digest)
                     self._proven |= event.number > self._renewed_after
             self._schedule.complete(event.number, len(event.digests))
         if event.finished:
@@ -171,12 +180,11 @@ class RangedDownload:
 
     def _judge(self, index: int, digest: Digest) -> None:
         """Compare what is on the disk with what was recorded."""
-        if digest == self._checkpoint.digest(index):
+        if self._checkpoint.judge(index, digest):
             self._fetched.parts_reused += 1
             self._kept += self._plan.part(index).nbytes
         else:
             log.debug("part %d: its bytes or its record changed on the disk; it is fetched again", index)
-            self._checkpoint.clear(index)
             self._fetched.parts_damaged.append(index)
             self._schedule.miss(index)
 
@@ -249,17 +257,10 @@ class RangedDownload:
         if now < self._next_tick:
             return
         self._next_tick = now + TICK
-        self._fetched.bytes_fetched = self._crew.received
+        self._count()
         self._output.check()
         self._steering.tick(now)
         self._tell(min(self._kept + self._fetched.bytes_fetched, self._plan.size), self._steering.connections)
 
-    def _conclude(self) -> None:
-        """Sum up what was found."""
-        last = self._plan.part(self._plan.count - 1).nbytes
-        fetched = self._fetched
-        fetched.crc64 = crc64_of_parts(self._checkpoint.crcs(), self._plan.part_size, last)
-        fetched.connections = self._steering.most_delivering
-        fetched.levels = tuple(self._limit.levels)
-        fetched.bottleneck = self._steering.bottleneck()
-        log.debug("bottleneck: %s", fetched.bottleneck or "unknown, it was over too soon")
+    def _count(self) -> None:
+        self._fetched.bytes_fetched = self._fetched_before + self._crew.received

@@ -15,6 +15,7 @@ class Fetched:
     crc64: int = 0
     parts_reused: int = 0
     parts_damaged: list[int] = field(default_factory=list)
+    parts_repaired: tuple[int, ...] = ()
     bytes_fetched: int = 0
     requests: int = 0
     retries: int = 0
@@ -41,6 +42,8 @@ class DownloadResult:
         parts_reused: parts kept from an earlier run, after their bytes were compared with their records.
         parts_damaged: indices of parts that an earlier run had finished, whose bytes or records were found changed on
             the disk, and which were fetched again.
+        parts_repaired: indices of parts that came wrong in this run, as the whole object's digest told, and were
+            replaced after further answers agreed.
         bytes_fetched: bytes of body received in this run.
         requests: requests sent in this run.
         retries: how many of them repeated a failed one.
@@ -71,3 +74,4 @@ class DownloadResult:
     levels: tuple[Level, ...] = ()
     bottleneck: str = ""
     started_over: str = ""
+    parts_repaired: tuple[int, ...] = ()

@@ -1,6 +1,6 @@
 """One download from lock to publication: the one place that knows the whole sequence.
 
-resolve -> lock -> probe -> plan -> resume or begin -> fetch -> verify -> publish
+resolve -> lock -> probe -> plan -> resume or begin -> fetch -> verify (and repair) -> publish
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from fastdl import ordered
 from fastdl.checkpoint import Checkpoint, open_checkpoint
-from fastdl.combine import crc64_of_parts
 from fastdl.crew import OWN
 from fastdl.errors import IntegrityError, NetworkError, ObjectChanged, UsageError
 from fastdl.hashers import file_digest
@@ -27,6 +26,7 @@ from fastdl.progress import Meter, ProgressEvent
 from fastdl.proof import CRC64, Claims, worth_comparing
 from fastdl.ranged import RangedDownload
 from fastdl.redact import printable
+from fastdl.repair import repair
 from fastdl.result import DownloadResult, Fetched
 from fastdl.retry import Attempts
 from fastdl.validator import why_not_resumable
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastdl.job import Job
+    from fastdl.validator import ObjectInfo
+    from fastdl.votes import Answers
 
 _PROBE_ATTEMPTS = 4  # before anything worked a wrong address is likelier than a bad line: fail within seconds
 _TELL_EVERY = 0.1  # seconds between progress events
@@ -108,7 +110,7 @@ class Download:
         stack.callback(output.close)
         try:
             plan = self._fetch(found, output, checkpoint, resumed=resumed)
-            integrity = self._verify(found, output)
+            integrity = self._judge(found, output, checkpoint, plan)
             self._complete = True
             output.publish(fsync=self._job.fsync)
         except BaseException as error:
@@ -193,23 +195,8 @@ class Download:
                 header = Header(plan, self._source.identity, info.validator, info.crc64, output.inode, output.stamp)
                 checkpoint.begin(header)
                 self._markable = True
-            RangedDownload(
-                self._source,
-                info,
-                plan,
-                output,
-                checkpoint,
-                job.line,
-                self._transport,
-                workers=job.workers,
-                connections=job.connections,
-                limit_rate=job.limit_rate,
-                trust=trust,
-                backoff=job.backoff,
-                rng=self._rng,
-                fetched=self._fetched,
-                tell=self._tell,
-            ).run(found)
+            self._ranged(found.info, plan, output, checkpoint, trust=trust).run(found)
+            self._fetched.crc64 = checkpoint.crc64
         elif found.response is not None:
             log.info("%s: no ranges, or no length: one connection, and nothing can be resumed", self._source.shown)
             self._size = ordered.fetch_stream(
@@ -226,6 +213,65 @@ class Download:
             )
         return plan
 
+    def _ranged(
+        self,
+        info: ObjectInfo,
+        plan: Plan,
+        output: Output,
+        checkpoint: Checkpoint,
+        *,
+        trust: bool = False,
+        answers: Answers | None = None,
+    ) -> RangedDownload:
+        job = self._job
+        return RangedDownload(
+            self._source,
+            info,
+            plan,
+            output,
+            checkpoint,
+            job.line,
+            self._transport,
+            workers=job.workers,
+            connections=job.connections,
+            limit_rate=job.limit_rate,
+            trust=trust,
+            backoff=job.backoff,
+            rng=self._rng,
+            fetched=self._fetched,
+            tell=self._tell,
+            answers=answers,
+        )
+
+    def _judge(self, found: Probe, output: Output, checkpoint: Checkpoint, plan: Plan) -> str:
+        """Judge the whole object, and repair what came by ranges; return what it was compared with.
+
+        Raises:
+            IntegrityError: it is not what was promised.
+        """
+        try:
+            return self._verify(found, output)
+        except IntegrityError as error:
+            if not found.ranged:
+                raise
+            why = error
+
+        def fetch(answers: Answers | None) -> None:
+            self._claims = replace(self._claims, trusted=False)
+            self._ranged(found.info, plan, output, checkpoint, answers=answers).run()
+            self._fetched.crc64 = checkpoint.crc64
+
+        return repair(
+            self._source.shown,
+            plan,
+            checkpoint,
+            self._fetched,
+            fetch=fetch,
+            verify=lambda: self._verify(found, output),
+            trusted=self._claims.trusted,
+            why=why,
+        )
+
     def _verify(self, found: Probe, output: Output) -> str:
         """Judge the whole object; return what it was compared with.
 
@@ -240,8 +286,7 @@ class Download:
 
     def _finished_before(self, output: Output, checkpoint: Checkpoint, plan: Plan) -> bool:
         """Tell whether a run that was killed while it published left a file that still is what its records say."""
-        last = plan.part(plan.count - 1).nbytes
-        self._size, self._fetched.crc64 = plan.size, crc64_of_parts(checkpoint.crcs(), plan.part_size, last)
+        self._size, self._fetched.crc64 = plan.size, checkpoint.crc64
         self._fetched.parts_reused = plan.count
         return file_digest(output.fd, plan.size, "crc64") == f"{self._fetched.crc64:016x}"
 
@@ -258,6 +303,7 @@ class Download:
             parts=plan.count if found.ranged else 0,
             parts_reused=fetched.parts_reused,
             parts_damaged=tuple(sorted(fetched.parts_damaged)),
+            parts_repaired=fetched.parts_repaired,
             bytes_fetched=fetched.bytes_fetched,
             requests=fetched.requests,
             retries=fetched.retries,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastdl.crew import Crew
     from fastdl.limit import Limit
     from fastdl.messages import Line
+    from fastdl.result import Fetched
     from fastdl.schedule import Schedule
 
 TICK = 0.1  # seconds between looks at counters, clocks and the file
@@ -127,6 +128,15 @@ class Steering:
             number, stop, _ = longest
             self._schedule.ask_trim(number)
             self._crew.tell(Trim(self._watches.orders[number].slot, number, stop))
+
+    def conclude(self, fetched: Fetched) -> None:
+        """Sum up in ``fetched`` what was found of the line; a repair's findings are not what people look for."""
+        if fetched.levels:
+            return
+        fetched.connections = self.most_delivering
+        fetched.levels = tuple(self._limit.levels)
+        fetched.bottleneck = self.bottleneck()
+        log.debug("bottleneck: %s", fetched.bottleneck or "unknown, it was over too soon")
 
     def bottleneck(self) -> str:
         """Say what kept this download from being faster, as far as it can be told."""

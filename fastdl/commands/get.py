@@ -123,6 +123,7 @@ def _summary(result: DownloadResult) -> str:
     speed = result.bytes_fetched / result.seconds / 1e6 if result.seconds else 0.0
     kept = f", {result.parts_reused} of {result.parts} parts reused" if result.parts_reused else ""
     repaired = f", {len(result.parts_damaged)} damaged ones fetched again" if result.parts_damaged else ""
+    repaired += f", {len(result.parts_repaired)} that came wrong repaired" if result.parts_repaired else ""
     return (
         f"{result.path}: {result.size:,} bytes in {result.seconds:.1f} s, {speed:,.1f} MB/s{kept}{repaired}; "
         f"{_PROOF.get(result.integrity, f'{result.integrity} verified')}; CRC-64 is {result.crc64:016x}"

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 import xxhash
+from fastcrc import crc64
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,7 +98,26 @@ def test_marks_come_back_with_their_digests(path: Path) -> None:
         assert marked == [Run(0, 1), Run(3, 5), Run(9, 10)]
         assert missing == [Run(1, 3), Run(5, 9)]
         assert [checkpoint.digest(index) for index in (0, 3, 4, 9)] == [DIGESTS[index] for index in (0, 3, 4, 9)]
-        assert list(checkpoint.crcs()) == [DIGESTS[i].crc64 if i in (0, 3, 4, 9) else 0 for i in range(10)]
+
+
+def test_a_part_that_is_not_what_was_recorded_is_unmarked(path: Path) -> None:
+    """Its mark is gone for good; one that is keeps it."""
+    write(path, 3, 4)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert [checkpoint.judge(3, DIGESTS[3]), checkpoint.judge(4, DIGESTS[3])] == [True, False]
+        assert checkpoint.runs()[0] == [Run(3, 4)]
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.runs()[0] == [Run(3, 4)]
+
+
+def test_the_whole_crc_comes_from_the_records(path: Path) -> None:
+    """CRC-64/XZ of ten pieces of a known text, the last one shorter."""
+    data = bytes(range(95))
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(HEADER)
+        for index in range(10):
+            checkpoint.mark(index, Digest(1, crc64.xz(data[10 * index : 10 * index + 10])))
+        assert checkpoint.crc64 == crc64.xz(data)
 
 
 @pytest.mark.parametrize(("marks", "missing"), [((), [Run(0, 10)]), (tuple(range(10)), []), ((0,), [Run(1, 10)])])

@@ -1,0 +1,97 @@
+"""Repair instead of throwing away: what came wrong is found by asking again, and only that is replaced.
+
+When the whole object is not what was promised, nothing tells which of its parts is wrong. So every part is fetched a
+second time without being stored, and compared with its record; where the two differ further answers are stored until
+one digest came twice. Its bytes are then those in the output.
+
+Whenever the process dies the output is as resumable as before: until the first part is replaced nothing has changed,
+and a part that is being replaced is not marked.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from fastdl.errors import IntegrityError
+from fastdl.plan import Run
+from fastdl.votes import Answers, Votes, named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastdl.checkpoint import Checkpoint
+    from fastdl.plan import Plan
+    from fastdl.result import Fetched
+
+_ROUNDS = 8  # of answers after the second ones: who answers in so many ways will not stop
+log = logging.getLogger("fastdl")
+
+
+def repair(
+    shown: str,
+    plan: Plan,
+    checkpoint: Checkpoint,
+    fetched: Fetched,
+    *,
+    fetch: Callable[[Answers | None], None],
+    verify: Callable[[], str],
+    trusted: bool,
+    why: IntegrityError,
+) -> str:
+    """Bring the output to what was promised of it; return what ``verify`` says then, and name the parts in ``fetched``.
+
+    ``checkpoint`` holds a record of every part, true of the output but for parts that are ``trusted``. ``fetch`` asks
+    the server for what the answers name; given None it compares the output with the records, and fetches what differs.
+
+    Raises:
+        IntegrityError: ``why``, and what fetching again showed: every part came as before, or some came in too many
+            ways. Parts that were not settled are not marked any more.
+    """
+    if trusted:  # nobody has looked at them yet: they are the likeliest to be wrong
+        reused, damaged = fetched.parts_reused, len(fetched.parts_damaged)
+        fetch(None)
+        fetched.parts_reused = reused - (len(fetched.parts_damaged) - damaged)
+        try:
+            return verify()
+        except IntegrityError as error:
+            why = error
+    log.info("%s; every part is fetched again to find out which are wrong", why)
+    votes = Votes(checkpoint.digest)
+    _settle(plan, checkpoint, fetch, votes, why)
+    if not votes.disputed:
+        raise IntegrityError(
+            f"{why}; fetched again, every part came as before: the promise is wrong, or the fault is always the same"
+        )
+    if votes.replaced:
+        fetched.parts_repaired = tuple(sorted(votes.replaced))
+        log.warning("%s: repaired: parts %s had come wrong", shown, named(votes.replaced))
+    return verify()
+
+
+def _settle(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    fetch: Callable[[Answers | None], None],
+    votes: Votes,
+    why: IntegrityError,
+) -> None:
+    """Fetch every part once more, and those whose answers differ until one digest came twice.
+
+    Raises:
+        IntegrityError: that would take too many answers.
+    """
+    fetch(Answers(votes, [Run(0, plan.count)]))
+    # Half of the object: the rest of three times is for what servers send that nobody waits for any more.
+    budget = min(plan.size, max(plan.size // 2, 2 * plan.part_size))
+    for _ in range(_ROUNDS):
+        wanted = votes.undecided
+        budget -= sum(map(plan.nbytes, wanted))
+        if not wanted or budget < 0:
+            break
+        for run in wanted:
+            for index in range(run.first, run.stop):
+                checkpoint.clear(index)
+        fetch(Answers(votes, wanted, checkpoint.mark))
+    if votes.undecided:
+        raise IntegrityError(f"{why}; parts {named(votes.disputed)} came different again and again")
