@@ -35,6 +35,7 @@ class Crew:
         self._reports, self._reports_in = Pipe(duplex=False)
         self._pool.listen(self._reports)
         self._sending = threading.Lock()
+        self._transport = transport
         self._own = [
             Slot(number, self._pool.counters, self._send, transport, lambda _: self._own_fd) for number in range(own)
         ]
@@ -93,6 +94,8 @@ class Crew:
             self._idle_hash.append(slot)
         elif not self._is_own(slot) or not self._up:
             heappush(self._idle, (self.rank(slot), slot))
+        else:
+            self._transport.close()  # nobody will use that connection again, and servers may count it
 
     def rank(self, slot: int) -> int:
         """Return who comes first where few are wanted: one of each worker, then another of each, and so on.
@@ -122,6 +125,11 @@ class Crew:
         else:
             self._own[message.slot].abort(message.number)
 
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses now, in all processes: the server may count them."""
+        self._transport.close()
+        self._pool.drop_idle()
+
     def kill(self, slot: int) -> None:
         """Kill the worker that a slot belongs to; wait() then tells what was lost.
 
@@ -142,6 +150,7 @@ class Crew:
     def _look_up(self) -> None:
         if not self._up and self._pool.ready:
             self._up = True
+            self._transport.close()
             self._idle = [entry for entry in self._idle if not self._is_own(entry[1])]
             heapify(self._idle)
 

@@ -118,8 +118,11 @@ class Transport:
         raise ProtocolError(f"{redacted_url(request.url)} is the end of more than {MAX_REDIRECTS} redirects")
 
     def close(self) -> None:
-        """Close every idle connection."""
+        """Close every idle connection, and what is in use now as soon as it is done."""
+        pools = [self._manager.pools.get(key) for key in self._manager.pools.keys()]  # noqa: SIM118 - not iterable
         self._manager.clear()
+        for pool in filter(None, pools):
+            pool.close()
 
     def _send(self, request: Request, extra: tuple[tuple[str, str], ...]) -> Response:
         parts = split_url(request.url)
@@ -136,8 +139,9 @@ class Transport:
         # What urllib3 would have to percent-encode it may; everything else goes out as it is.
         exact = target if re.fullmatch(r"[!-~]+", target) else None
         with translated(request.url), asking(exact):
-            pool = self._manager.connection_from_host(host, parts.port, parts.scheme, options)
-            for fresh in (False, True):
+            fresh = False
+            while True:
+                pool = self._manager.connection_from_host(host, parts.port, parts.scheme, options)
                 try:
                     raw = pool.urlopen(
                         request.method,
@@ -151,9 +155,12 @@ class Transport:
                         decode_content=False,
                     )
                     break
+                except urllib3.exceptions.ClosedPoolError:  # by close(), between the two lines above
+                    continue
                 except urllib3.exceptions.ProtocolError as error:
                     if fresh or was_broken() or not _was_idle(error):
                         raise
+                    fresh = True
         return Response(raw, request)
 
 

@@ -1,7 +1,7 @@
 """The plain frozen data that crosses the border between the caller's process and its workers.
 
-Parent to worker: Welcome, Attach (one file descriptor follows), Fetch, Rehash, Trim, Renew, Abort. Worker to parent:
-Ready, Report, Trimmed.
+Parent to worker: Welcome, Attach (one file descriptor follows), Fetch, Rehash, Trim, Renew, Abort, Drop. Worker to
+parent: Ready, Report, Trimmed.
 A worker ends when its pipe does. What crosses has no slots: dataclasses that have some are pickled by Python code, four
 times as slow.
 """
@@ -108,6 +108,11 @@ class Abort:
 
     slot: int
     number: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Close the connections that are idle: the server counts them, and refuses more."""
 
 
 @dataclass(frozen=True)

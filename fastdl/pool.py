@@ -17,7 +17,7 @@ from typing import IO, Self
 from fastdl import prefork
 from fastdl.counters import Counters, nbytes
 from fastdl.errors import FastdlError
-from fastdl.messages import Abort, Attach, Fetch, Line, Ready, Rehash, Renew, Report, Trim, Trimmed, Welcome
+from fastdl.messages import Abort, Attach, Drop, Fetch, Line, Ready, Rehash, Renew, Report, Trim, Trimmed, Welcome
 from fastdl.pipe import Pipe, anonymous_file
 
 _STOP_PATIENCE = 0.5  # seconds a worker gets to see the end of its pipe before it is killed
@@ -151,6 +151,13 @@ class Pool:
         if pipe.writable:
             with suppress(OSError):
                 pipe.send(message)
+
+    def drop_idle(self) -> None:
+        """Let every worker that listens close its idle connections."""
+        for member in self._members:
+            if member.pipe.writable:
+                with suppress(OSError):
+                    member.pipe.send(Drop())
 
     def kill(self, slot: int) -> None:
         """Kill the worker that a slot belongs to; wait() then tells what was lost."""

@@ -41,7 +41,7 @@ class Steering:
         self._limit_rate = limit_rate
         self._watches = Watches()
         self._machine = Machine()
-        self._next_share = 0.0
+        self._next_share = self._next_drop = 0.0
         self.most_delivering = 0
         self._pace(burst=0.0)
 
@@ -68,6 +68,12 @@ class Steering:
     def begin(self, slot: int, number: int, now: float) -> None:
         """Watch an order from now on."""
         self._watches.begin(slot, number, self._crew.counters.received[slot], now)
+
+    def refused(self, now: float) -> None:
+        """Let go of idle connections: a server that counts connections, and not requests, counts them too."""
+        if now >= self._next_drop:
+            self._next_drop = now + TICK
+            self._crew.drop_idle()
 
     def end(self, number: int) -> None:
         """Watch an order no longer."""

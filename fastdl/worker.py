@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fastdl.counters import Counters
 from fastdl.http import Transport
-from fastdl.messages import Abort, Attach, Ready, Renew, Trim
+from fastdl.messages import Abort, Attach, Drop, Ready, Renew, Trim
 from fastdl.pipe import Pipe
 from fastdl.slot import Slot
 
@@ -34,10 +34,10 @@ class Worker:
     def __init__(self, pipe: Pipe, welcome: Welcome, counters: Counters) -> None:
         self._pipe = pipe
         self._outputs: dict[int, int] = {}
-        transport = Transport(welcome.line, welcome.slots)
+        self._transport = Transport(welcome.line, welcome.slots)
         numbers = range(welcome.first_slot, welcome.first_slot + welcome.slots)
         self._slots = {
-            number: Slot(number, counters, self._send, transport, self._outputs.__getitem__) for number in numbers
+            number: Slot(number, counters, self._send, self._transport, self._outputs.__getitem__) for number in numbers
         }
 
     def serve(self) -> None:
@@ -59,6 +59,8 @@ class Worker:
                 self._slots[message.slot].renew(message.number)
             elif isinstance(message, Abort):
                 self._slots[message.slot].abort(message.number)
+            elif isinstance(message, Drop):
+                self._transport.close()
             else:
                 self._slots[message.slot].give(message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from tests.servers.scripted import (
     Exchange,
     Handler,
     Pattern,
+    Server,
     drip,
     ignores_range,
     ranged,
@@ -137,6 +139,55 @@ def test_a_server_that_serves_eight_at_a_time_is_asked_by_eight(tmp_path: Path) 
     assert places.most == 8
     assert places.refused <= 64
     assert outcome.last["retries"] >= places.refused > 0
+
+
+class Seats:
+    """A server that counts connections, idle ones too: 503 and an end to each beyond ``places``."""
+
+    def __init__(self, places: int, pattern: Pattern) -> None:
+        self._places, self._pattern = places, pattern
+        self._lock = threading.Lock()
+        self._admitted: set[int] = set()
+        self.server: Server | None = None
+        self.refused = 0
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer, a little slowly, over a connection that stays."""
+        assert self.server is not None
+        number = exchange.request.connection
+        with self._lock:
+            if number not in self._admitted and self.server.open_connections > self._places:
+                self.refused += 1
+                exchange.persistent = False
+            else:
+                self._admitted.add(number)
+        if number not in self._admitted:
+            exchange.reply(503)
+            return
+
+        def slowly(answer: Answer) -> Answer:
+            exchange.head(answer.status, answer.fields)
+            exchange.drip(answer.content(), threading.Event(), 0.02, 64 * KIB)
+            raise _DoneError
+
+        exchange.spoil = slowly
+        with suppress(_DoneError):
+            ranged(self._pattern)(exchange)
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_a_server_that_counts_connections_gets_its_idle_ones_back(tmp_path: Path, places: int) -> None:
+    """Those kept in one process are closed when another process is refused one; the first one is the caller's own."""
+    pattern = Pattern(8 * MIB + 5, seed=14)
+    seats = Seats(places, pattern)
+    with serving(seats) as server:
+        seats.server = server
+        outcome = run(server.url(), "-o", "out", "-w", "4", cwd=tmp_path, timeout=60)
+    assert outcome.code == 0, outcome.message
+    assert (tmp_path / "out").read_bytes() == pattern.read(0, pattern.size)
+    assert outcome.last["connections"] <= places
+    assert outcome.last["bottleneck"] == "server"
+    assert 0 < seats.refused <= 64
 
 
 @pytest.mark.parametrize("workers", [1, 4])

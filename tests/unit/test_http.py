@@ -185,6 +185,41 @@ def test_a_connection_that_was_closed_long_ago_is_replaced() -> None:
         assert read(transport.open(Request(server.url()))) == DATA
 
 
+def test_closing_ends_idle_connections_at_once_and_busy_ones_when_they_are_done() -> None:
+    """Whoever still holds an old answer does not keep its connection; the next request opens another one."""
+    with serving(ranged(DATA)) as server, client() as transport:
+        first = transport.open(Request(server.url()))
+        assert read(first) == DATA
+        busy = transport.open(Request(server.url()))
+        transport.close()
+        assert server.open_connections == 1
+        assert read(busy) == DATA
+        server.wait_until(lambda: server.open_connections == 0)
+        assert read(transport.open(Request(server.url()))) == DATA
+        transport.close()
+        server.wait_until(lambda: server.open_connections == 0)
+        assert first.status == 200
+
+
+def test_a_request_is_not_lost_to_a_close_at_the_same_moment() -> None:
+    """Threads open and another one closes, again and again."""
+    over = threading.Event()
+    with serving(ranged(b"x")) as server, client() as transport:
+
+        def close() -> None:
+            while not over.is_set():
+                transport.close()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        try:
+            answers = [read(transport.open(Request(server.url()))) for _ in range(200)]
+        finally:
+            over.set()
+            closing.join()
+    assert answers == [b"x"] * 200
+
+
 @pytest.mark.parametrize("fault", [hang_up, reset])
 def test_a_connection_is_replaced_only_once(fault: Handler) -> None:
     """A server that always hangs up is a network error after two requests."""
