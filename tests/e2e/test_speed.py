@@ -265,7 +265,7 @@ def test_the_function_refuses_it_as_well(tmp_path: Path, rate: int) -> None:
 
 
 def test_more_connections_are_used_where_each_is_capped(tmp_path: Path) -> None:
-    """The number doubles while that brings more; result and JSON tell of every level, and what was the limit."""
+    """The number leaps while that brings more; result and JSON tell of every level, and what was the limit."""
     store = tmp_path / "store"
     store.mkdir()
     data = random.Random(14).randbytes(48 * MIB)
@@ -280,7 +280,7 @@ def test_more_connections_are_used_where_each_is_capped(tmp_path: Path) -> None:
     assert {tuple(sorted(level)) for level in levels} == {("bytes_per_second", "connections", "seconds")}
     assert (levels[0]["seconds"], levels[0]["connections"]) == (0.0, START)
     numbers = [level["connections"] for level in levels]
-    assert numbers[:3] == [START, 2 * START, min(64, 4 * START)]
+    assert [number for number in numbers if number > START][:2] == [4 * START, 64]
     assert START < outcome.last["connections"] <= 64
     assert outcome.last["bottleneck"] in ("connections", "processors", "line", "disk")
 
