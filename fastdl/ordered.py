@@ -21,6 +21,7 @@ from fastdl.validator import difference
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastdl.follower import Follower
     from fastdl.http import Response, Transport
     from fastdl.output import Output
     from fastdl.result import Fetched
@@ -35,6 +36,7 @@ def fetch_stream(
     transport: Transport,
     attempts: Attempts,
     fetched: Fetched,
+    follower: Follower,
     *,
     stall: float,
     limit_rate: int | None,
@@ -43,7 +45,8 @@ def fetch_stream(
 ) -> int:
     """Fetch the whole body into ``output``, from its first byte again after every failure; return its size in bytes.
 
-    ``stall`` is how many seconds may pass without progress, ``limit_rate`` how many bytes may come in one.
+    ``stall`` is how many seconds may pass without progress, ``limit_rate`` how many bytes may come in one;
+    ``follower`` hears of every byte that is stored.
 
     Raises:
         FastdlError: it cannot be had; nothing of it is resumable.
@@ -56,7 +59,8 @@ def fetch_stream(
                 fetched.retries += 1
                 with patience(stall):
                     response = _ask_again(source, found, transport)
-            return _copy(response, output, fetched, stall, allowed, tell)
+            follower.restart()
+            return _copy(response, output, fetched, follower, stall, allowed, tell)
         except NetworkError as error:
             failure: FastdlError = error
         except Refused as error:
@@ -96,6 +100,7 @@ def _copy(
     response: Response,
     output: Output,
     fetched: Fetched,
+    follower: Follower,
     stall: float,
     allowed: Callable[[int, int], int],
     tell: Callable[[int, int], None],
@@ -120,6 +125,7 @@ def _copy(
                 writer.store(size, view[:count])
                 crc = crc64.xz(view[:count], crc)
                 size += count
+                follower.advance(size)
                 fetched.bytes_fetched += count
                 tell(size, 1)
     finally:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from fastdl.connections import patience
 from fastdl.contract import check_partial, check_uncoded, content_length, is_partial, range_header, unsatisfied_size
 from fastdl.errors import FastdlError, NetworkError, ObjectChanged, Refused
+from fastdl.validator import why_not_resumable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastdl.header import Stored
     from fastdl.http import Response, Transport
     from fastdl.retry import Attempts
     from fastdl.sources import Source
@@ -116,3 +118,15 @@ def _whole(source: Source, response: Response) -> Probe:
     check_uncoded(response.headers, response.request.url)
     size = content_length(response.headers)
     return Probe(response, source.describe(response.headers, size), False, 0, size or 0, 0, 0)  # noqa: FBT003
+
+
+def why_not_same(stored: Stored, found: Probe) -> str:
+    """Say why the parts of an earlier run are not of the object that was found; empty if they are."""
+    info = found.info
+    if info.size != stored.plan.size:
+        return f"the object was replaced: it had {stored.plan.size} bytes, has {info.size}"
+    if not found.ranged:
+        return "the server serves no ranges any more"
+    if info.crc64 != stored.crc64 and None not in (info.crc64, stored.crc64):
+        return "the object was replaced: its CRC-64 is another one"
+    return why_not_resumable(stored.validator, info.validator)

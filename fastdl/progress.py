@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from fastdl.errors import NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.progress import Progress, TaskID
 
+    from fastdl.result import Fetched
+
+_TELL_EVERY = 0.1  # seconds between events
 _HISTORY = 30  # events, of ten a second: the speed shown is that of the last three seconds
 
 
@@ -46,6 +52,56 @@ class Meter:
         then, before = self._history[0]
         speed = (received - before) / (seconds - then) if seconds > then else 0.0
         return ProgressEvent(done, size, received, seconds, connections, parts_reused, speed)
+
+
+class Teller:
+    """Passes the state of one download on to ``listener``, and ends it after ``max_time`` seconds; None for neither."""
+
+    def __init__(
+        self, listener: Callable[[ProgressEvent], None] | None, shown: str, max_time: float | None, fetched: Fetched
+    ) -> None:
+        self._listener = listener
+        self._shown = shown
+        self._max_time = max_time
+        self._fetched = fetched
+        self._meter = Meter()
+        self._began = time.monotonic()
+        self._next_tell = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the download has been going on."""
+        return time.monotonic() - self._began
+
+    def tell(self, done: int, connections: int, *, final: bool = False) -> None:
+        """Tell that ``done`` bytes are in the output, a few times a second.
+
+        Raises:
+            NetworkError: the time is up.
+        """
+        seconds = self.seconds
+        self._check(seconds)
+        if self._listener is None or (seconds < self._next_tell and not final):
+            return
+        self._next_tell = seconds + _TELL_EVERY
+        fetched = self._fetched
+        event = self._meter.event(seconds, done, fetched.size, fetched.bytes_fetched, connections, fetched.parts_reused)
+        self._listener(event)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not beyond the download's time.
+
+        Raises:
+            NetworkError: the time is up.
+        """
+        if self._max_time is not None:
+            seconds = min(seconds, max(0.0, self._max_time - self.seconds))
+        time.sleep(seconds)
+        self._check(self.seconds)
+
+    def _check(self, seconds: float) -> None:
+        if self._max_time is not None and seconds > self._max_time:
+            raise NetworkError(f"{self._shown}: not done within {self._max_time} seconds; run again to resume")
 
 
 class Listeners:

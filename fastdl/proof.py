@@ -10,7 +10,10 @@ from fastdl.errors import IntegrityError
 from fastdl.hashers import is_known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from fastdl.follower import Follower
+    from fastdl.result import Fetched
 
 CRC64 = "crc64", None  # the one that the records of parts combine to
 _Kind = tuple[str, int | None]  # algorithm, and part size of a composite
@@ -49,6 +52,20 @@ class Claims:
         proven = [each for each in self.promised if not (self.trusted and kind_of(each) == CRC64)]
         best = max(self.expected or proven, key=lambda each: each.worth, default=None)
         return "" if best is None else best.algorithm
+
+
+def verify(
+    shown: str, claims: Claims, follower: Follower, fetched: Fetched, watch: Callable[[], None], *, sized: bool
+) -> str:
+    """Compare the whole object with every claim about it; return what was proven, as the result's ``integrity``.
+
+    ``watch`` is called several times a second while the last bytes are hashed. ``sized``: the server told the size.
+
+    Raises:
+        IntegrityError: it is not what was promised.
+    """
+    digests = {CRC64: f"{fetched.crc64:016x}", **follower.finish(fetched.size or 0, watch)}
+    return claims.judge(shown, digests) or ("length" if sized else "none")
 
 
 def kind_of(expected: Expected) -> _Kind:

@@ -40,7 +40,8 @@ class RangedDownload:
     """One object on its way; ``fetched`` is kept up to date for whoever shows progress.
 
     Parts missing in ``checkpoint`` are fetched and marked there, marked ones are hashed. With ``answers`` the parts it
-    names are fetched instead, and it hears of them.
+    names are fetched instead, and it hears of them. ``final`` hears of the runs that
+    nobody will change any more.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RangedDownload:
         rng: random.Random,
         fetched: Fetched,
         tell: Callable[[int, int], None],
+        final: Callable[[Run], None],
         answers: Answers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,12 +79,15 @@ class RangedDownload:
         self._clock = clock
         self._next_look = self._next_tick = clock()
         self._kept = 0  # bytes of an earlier run that are in use
+        self._final = final
         self._mark = checkpoint.mark if answers is None else answers.mark
         self._store = answers is None or answers.store
         marked, missing = checkpoint.runs() if answers is None else ([], answers.runs)
         if trust:
             fetched.parts_reused = sum(map(len, marked))
             self._kept = sum(map(plan.nbytes, marked))
+            for run in marked:
+                final(run)
             marked = []
         if limit_rate is not None:  # waiting for its turn no connection may look as if it stood still
             connections = max(1, min(connections, limit_rate // _RATE_EACH))
@@ -173,6 +178,7 @@ class RangedDownload:
                     self._judge(index, digest)
                 else:
                     self._mark(index, digest)
+                    self._final(Run(index, index + 1))
                     self._proven |= event.number > self._renewed_after
             self._schedule.complete(event.number, len(event.digests))
         if event.finished:
@@ -183,6 +189,7 @@ class RangedDownload:
         if self._checkpoint.judge(index, digest):
             self._fetched.parts_reused += 1
             self._kept += self._plan.part(index).nbytes
+            self._final(Run(index, index + 1))
         else:
             log.debug("part %d: its bytes or its record changed on the disk; it is fetched again", index)
             self._fetched.parts_damaged.append(index)

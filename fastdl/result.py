@@ -10,8 +10,9 @@ from fastdl.limit import Level  # noqa: TC001
 
 @dataclass(slots=True)
 class Fetched:
-    """The counts of one run while it goes on, and the whole object's CRC-64 at its end."""
+    """The counts of one run while it goes on, and the whole object's CRC-64 at its end; ``size`` once it is known."""
 
+    size: int | None = None  # bytes
     crc64: int = 0
     parts_reused: int = 0
     parts_damaged: list[int] = field(default_factory=list)

@@ -1,0 +1,174 @@
+"""The bytes of one object that was found: planned, brought into the output, proven, repaired where they are wrong."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fastdl import ordered
+from fastdl.errors import IntegrityError
+from fastdl.follower import Follower, Frontier
+from fastdl.header import Header
+from fastdl.output import check_room
+from fastdl.plan import Plan, make_plan
+from fastdl.proof import Claims, verify
+from fastdl.ranged import RangedDownload
+from fastdl.repair import repair
+from fastdl.retry import Attempts
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from fastdl.checkpoint import Checkpoint
+    from fastdl.http import Transport
+    from fastdl.job import Job
+    from fastdl.output import Output
+    from fastdl.plan import Run
+    from fastdl.probe import Probe
+    from fastdl.progress import Teller
+    from fastdl.result import Fetched
+    from fastdl.votes import Answers
+
+log = logging.getLogger("fastdl")
+
+
+class Transfer:
+    """``found`` on its way into ``output``; with ``resumed`` the checkpoint's marks are about that very output."""
+
+    def __init__(
+        self,
+        job: Job,
+        found: Probe,
+        output: Output,
+        checkpoint: Checkpoint,
+        transport: Transport,
+        claims: Claims,
+        *,
+        resumed: bool,
+        fetched: Fetched,
+        teller: Teller,
+        rng: random.Random,
+    ) -> None:
+        self._job = job
+        self._found = found
+        self._output = output
+        self._checkpoint = checkpoint
+        self._transport = transport
+        self._resumed = self.markable = resumed  # whether marks are about this output; from then on they may stay
+        self._fetched = fetched
+        self._teller = teller
+        self._rng = rng
+        self._trust = resumed and job.resume == "trust" and not output.sealed
+        self._claims = replace(claims, trusted=self._trust and checkpoint.any_marked)
+        self._shown = job.source.shown
+        self.plan = Plan(0, 1)
+
+    def run(self) -> str:
+        """Bring all bytes into the output and judge them; return what they were compared with.
+
+        Raises:
+            IntegrityError: they are not what was promised.
+            FastdlError: they cannot be had; what is marked can be resumed if the marks are about this output.
+        """
+        info = self._found.info
+        if self._resumed and self._checkpoint.stored is not None:
+            self.plan = self._checkpoint.stored.plan  # its part size holds if none was asked for
+        else:
+            if self._job.part_size is None:  # what no plan can hold no disk can
+                check_room(self._job.path, info.size or 0)
+            self.plan = make_plan(info.size or 0, self._job.part_size)
+        log.debug("%s: %s bytes in %d parts of %d", self._shown, info.size, self.plan.count, self.plan.part_size)
+        self._fetched.size = info.size
+        self._output.allocate(info.size)
+        with Follower(self._output.fd, self._claims.kinds) as follower:
+            if self._found.ranged:
+                self._fetch_ranges(follower)
+            else:
+                self._fetch_stream(follower)
+            try:
+                return self._verify(follower)
+            except IntegrityError as error:
+                if not self._found.ranged:
+                    raise
+                return self._repair(follower, error)
+
+    def _fetch_stream(self, follower: Follower) -> None:
+        job = self._job
+        if self._found.response is None:
+            return
+        log.info("%s: no ranges, or no length: one connection, and nothing can be resumed", self._shown)
+        self._fetched.size = ordered.fetch_stream(
+            job.source,
+            self._found,
+            self._output,
+            self._transport,
+            Attempts(job.backoff, self._rng),
+            self._fetched,
+            follower,
+            stall=job.line.read_timeout,
+            limit_rate=job.limit_rate,
+            sleep=self._teller.sleep,
+            tell=self._teller.tell,
+        )
+
+    def _fetch_ranges(self, follower: Follower) -> None:
+        if not self._resumed:
+            info, output = self._found.info, self._output
+            identity = self._job.source.identity
+            header = Header(self.plan, identity, info.validator, info.crc64, output.inode, output.stamp)
+            self._checkpoint.begin(header)
+            self.markable = True
+        frontier = Frontier(self.plan, follower.advance)
+        self._ranged(frontier.add, trust=self._trust).run(self._found)
+        self._fetched.crc64 = self._checkpoint.crc64
+
+    def _ranged(
+        self, final: Callable[[Run], None], *, trust: bool = False, answers: Answers | None = None
+    ) -> RangedDownload:
+        job = self._job
+        return RangedDownload(
+            job.source,
+            self._found.info,
+            self.plan,
+            self._output,
+            self._checkpoint,
+            job.line,
+            self._transport,
+            workers=job.workers,
+            connections=job.connections,
+            limit_rate=job.limit_rate,
+            trust=trust,
+            backoff=job.backoff,
+            rng=self._rng,
+            fetched=self._fetched,
+            tell=self._teller.tell,
+            final=final,
+            answers=answers,
+        )
+
+    def _repair(self, follower: Follower, why: IntegrityError) -> str:
+        def fetch(answers: Answers | None) -> None:
+            follower.restart()
+            self._claims = replace(self._claims, trusted=False)
+            self._ranged(lambda _: None, answers=answers).run()
+            self._fetched.crc64 = self._checkpoint.crc64
+
+        return repair(
+            self._shown,
+            self.plan,
+            self._checkpoint,
+            self._fetched,
+            fetch=fetch,
+            verify=lambda: self._verify(follower),
+            trusted=self._claims.trusted,
+            why=why,
+        )
+
+    def _verify(self, follower: Follower) -> str:
+        def watch() -> None:
+            self._teller.tell(self._fetched.size or 0, 0)
+
+        sized = self._found.info.size is not None
+        return verify(self._shown, self._claims, follower, self._fetched, watch, sized=sized)
