@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from fastdl.plan import Plan, Run
 
 WINDOW = 256 * 1024  # bytes received and hashed at a time: still in the second-level cache when the hashes read it
-MIN_WINDOW = 16 * 1024  # on a slow line, so that progress shows; the first window is one, grown while lines are fast
+MIN_WINDOW = 16 * 1024  # what parts that are smaller share
+FIRST_WINDOW, LEAST_WINDOW = 4096, 1024  # small until a line has shown that it is fast, so that progress shows
 WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
 _REPORTED = 32  # parts hashed on the disk that one report tells of
-_SLOW, _FAST = 0.25, 0.05  # seconds a window may take before it shrinks, and under which it grows
+_SLOW, _FAST = 0.25, 0.02  # seconds a window may take before it shrinks, and under which it grows
 _OK = 200
 
 
@@ -109,7 +110,7 @@ class SpanFetch:
         self._clock = clock
         # A window larger than the part would hold finished parts back until it is full.
         self._widest = max(MIN_WINDOW, min(WINDOW, plan.part_size))
-        self._window = MIN_WINDOW
+        self._window = FIRST_WINDOW
         self._plan = plan
         self._first = run.first
         self._asked = self._tally.stop
@@ -226,5 +227,5 @@ def rehash(plan: Plan, run: Run, reader: MapReader | FileReader, listener: Liste
 def next_window(window: int, took: float) -> int:
     """Return the size of the next window after one of ``window`` bytes took ``took`` seconds."""
     if took > _SLOW:
-        return max(MIN_WINDOW, window // 2)
-    return min(WINDOW, window * 2) if took < _FAST else window
+        return max(LEAST_WINDOW, window // 2)
+    return min(WINDOW, window * 4) if took < _FAST else window

@@ -13,7 +13,7 @@ from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
 from fastdl.counters import BURST, Counters
 from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
-from fastdl.fetch import MIN_WINDOW, WINDOW, next_window
+from fastdl.fetch import FIRST_WINDOW, WINDOW, next_window
 from fastdl.probe import Probe, ask_whole
 from fastdl.redact import redacted_url
 from fastdl.validator import difference
@@ -110,7 +110,7 @@ def _copy(
     promised = content_length(response.headers)
     if promised is None:
         _empty(output)  # an earlier attempt may have left bytes
-    size, crc, window = 0, 0, MIN_WINDOW
+    size, crc, window = 0, 0, FIRST_WINDOW
     try:
         with stall_watch(lambda: fetched.bytes_fetched, stall, response.abort):
             while promised is None or size < promised:

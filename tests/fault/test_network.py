@@ -343,6 +343,23 @@ def test_n2_a_slow_line_that_moves_is_no_stall(tmp_path: Path) -> None:
         assert result.retries == 0
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_n2_bytes_that_come_one_kilobyte_at_a_time_are_progress(tmp_path: Path, *, ranges: bool) -> None:
+    """20 KB/s on every connection: what comes in half a second is less than a window of a fast line."""
+    data = DATA[: 50 * 1024]
+    slow = scripted.drip(threading.Event(), pause=0.05, step=1024)
+    right = ranged(data) if ranges else scripted.ignores_range(data)
+
+    def handle(exchange: Exchange) -> None:
+        exchange.otherwise = right
+        slow(exchange)
+
+    with serving(handle) as server:
+        result = fastdl.download(server.url(), tmp_path / "out", part_size=2**14, connections=3, read_timeout=0.7)
+    assert (tmp_path / "out").read_bytes() == data
+    assert result.retries == 0
+
+
 @pytest.mark.parametrize("limit", [("--read-timeout", "0.5", "--retry", "0"), ("--max-time", "1")])
 def test_n2_a_first_head_that_never_ends_is_a_stall(tmp_path: Path, limit: tuple[str, str]) -> None:
     """Bytes that drip into the head of the very first answer do not keep the command alive beyond its limits."""
