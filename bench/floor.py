@@ -189,13 +189,13 @@ def sweep(size: int, rounds: int) -> None:
     """Print wall and CPU seconds per GiB of each variant: the medians of ``rounds`` interleaved runs."""
     from statistics import median  # noqa: PLC0415 - a floor that is measured must not pay for these imports
 
-    from bench.measure import warm, workspace  # noqa: PLC0415
+    from bench.measure import workspace  # noqa: PLC0415
+    from bench.warmth import warm  # noqa: PLC0415
     from tests.servers.nginx import serving_nginx  # noqa: PLC0415
 
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in _VARIANTS}
-    with workspace(None, size) as (original, output), serving_nginx(original.parents[1]) as server:
+    with workspace(None, size) as (original, output), serving_nginx(original.parents[1]) as server, warm():
         for name, flags in _VARIANTS * rounds:
-            warm(3 * size)
             before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
             command = [sys.executable, "-I", __file__, server.url("/bench/object"), str(output), *flags]
             subprocess.run(command, check=True)

@@ -1,9 +1,8 @@
-"""One timed run of a command: memory warmed before, CPU of its whole tree, its workers' memory, a limit of time."""
+"""One timed run of a command: CPU of its whole tree, its workers' memory, a limit of time."""
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import platform
 import select
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 Sample = dict[str, float]
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".bench"  # what must not be committed: the peers' tools, objects under way, quick results
-_POPULATE_WRITE = 23  # madvise(2), since Linux 5.14; Python has no name for it
-_MOST_OF_FREE = 0.9  # of free memory may be touched: more would push the object out of the cache
 _BLOCK = 16 << 20  # bytes made at a time
 _SAMPLING = 0.1  # seconds between looks at memory; each look costs the process looked at some microseconds
 
@@ -55,15 +52,6 @@ def random_file(path: Path, size: int) -> None:
     with path.open("wb") as file:
         for start in range(0, size, _BLOCK):
             file.write(os.urandom(min(_BLOCK, size - start)))
-
-
-def warm(nbytes: int) -> None:
-    """Touch and free anonymous memory: pages a virtual machine gave back to its host cost seconds at the next use."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemFree"))
-    nbytes = max(mmap.PAGESIZE, min(nbytes, int(free * _MOST_OF_FREE)))
-    with mmap.mmap(-1, nbytes) as memory, suppress(OSError):
-        memory.madvise(_POPULATE_WRITE, 0, nbytes)
 
 
 def timed(command: list[str], environment: Mapping[str, str], limit: float, *, watch_memory: bool = False) -> Sample:

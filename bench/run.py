@@ -1,4 +1,4 @@
-"""Run scenarios: contenders interleaved, memory warmed before every run, bytes compared after every run.
+"""Run scenarios: contenders interleaved, memory kept warm, bytes compared after every run.
 
 ``python -m bench.run plain --rounds 5`` prints medians and all samples and appends one JSON line to
 ``bench/results/plain.jsonl``. Without a name all scenarios run. A contender that fails or takes too long is recorded
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import alone, scenarios
-from bench.measure import KEPT, Failed, Sample, Surroundings, commit, timed, warm
+from bench.measure import KEPT, Failed, Sample, Surroundings, commit, timed
 from bench.peers import filled, version_of
+from bench.warmth import warm
 from fastdl.plan import GIB, KIB, MIB, parse_size
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from bench.scenarios import Contender, Scenario
 
 RESULTS = Path(__file__).parent / "results"
-_WARM = 2  # times the object's size
 _LIMIT = 120.0  # seconds that a run may take
 # Runs this long wait for the line, not for processors: more of them would tell nothing and take hours.
 _SLOW = 20.0  # seconds
@@ -93,7 +93,7 @@ def main() -> None:
         entry = ENTRIES[name]
         size = options.size or (entry.quick if options.quick else entry.size)
         print(f"{name}, {size} bytes, {rounds} rounds", flush=True)
-        with entry.make(options.dir, size) as scenario:
+        with entry.make(options.dir, size) as scenario, warm():
             contenders = [c for c in scenario.contenders if c.name.startswith("fastdl") or wanted.search(c.name)]
             outcomes = measure(scenario, contenders, rounds, limit)
             versions = {c.name: version_of(c.version, {"python": sys.executable}) for c in contenders}
@@ -149,7 +149,6 @@ def _once(scenario: Scenario, contender: Contender, limit: float) -> Sample:
     values = {"python": sys.executable, **scenario.values, **contender.values}
     environment = {name: value.format(**values) for name, value in contender.environment.items()}
     scenario.prepare(contender)
-    warm(_WARM * contender.size)
     sample = timed(filled(contender.command, values), environment, limit, watch_memory=scenario.watch_memory)
     sample |= scenario.derive(contender, sample)
     if not scenario.verify(contender):
