@@ -56,6 +56,7 @@ def download(
     insecure: bool = False,
     overwrite: bool = True,
     fsync: bool = False,
+    keep_records: bool = False,
     endpoint_url: str | None = None,
     region: str | None = None,
     addressing: str = "auto",
@@ -94,6 +95,8 @@ def download(
         insecure: do not verify TLS certificates.
         overwrite: replace an existing ``path`` (in one step, at the end); if False an existing one is an error.
         fsync: make the published file survive power loss.
+        keep_records: leave the checkpoint, complete, beside the published file. A later download of the same object
+            hashes the file and fetches only what differs, and ``verify`` names bad parts without a network.
         endpoint_url: the store's endpoint for ``oss://``; OSS_ENDPOINT by default.
         region: for ``oss://``; OSS_REGION, or the endpoint's, by default.
         addressing: auto, virtual, path or cname.
@@ -110,6 +113,8 @@ def download(
     """
     if resume not in RESUME:
         raise UsageError(f"resume {resume!r} is none of {', '.join(RESUME)}")
+    if keep_records and not checkpoint:
+        raise UsageError("records are kept in the checkpoint: without one there are none")
     source = sources.resolve(
         url,
         tuple((headers or {}).items()),
@@ -136,6 +141,7 @@ def download(
         max_time=max_time,
         overwrite=overwrite,
         fsync=fsync,
+        keep_records=keep_records,
         limit_rate=check_limit_rate(limit_rate),
     )
     with Listeners(progress) as tell:

@@ -69,6 +69,10 @@ class Checkpoint:
         """Whether every part is marked."""
         return self.any_marked and not self.runs()[1]
 
+    def is_about(self, stamp: bytes) -> bool:
+        """Tell whether there is anything to resume from in the file that carries ``stamp``."""
+        return self.any_marked and self.stored is not None and self.stored.stamp == stamp
+
     def begin(self, header: Header) -> None:
         """Start anew for ``header``, forgetting every mark.
 

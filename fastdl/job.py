@@ -45,6 +45,7 @@ class Job:
     max_time: float | None
     overwrite: bool
     fsync: bool
+    keep_records: bool
     limit_rate: int | None
 
 

@@ -204,8 +204,8 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
     """Open the file that a checkpoint is about; None unless it is that very one, and ours.
 
     It is ``OUT.part`` with the checkpoint's stamp behind its bytes. A run that was killed while it published left the
-    bytes without stamp, under either name: then the inode must agree and ``complete``, every part being marked, hold;
-    the file is hashed whatever the user trusts.
+    bytes without stamp, under either name, and so does one that kept its records: then ``complete``, every part being
+    marked, must hold, and of ``OUT.part`` the inode agree; the file is hashed whatever the user trusts.
 
     Raises:
         Busy: another downloader holds it.
@@ -220,7 +220,7 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
             stamp = _stamp_if_ours(fd, stored.plan.size)
             if stamp == stored.stamp and name == part_path:
                 return Output(path, name, fd, stamp)
-            if stamp == b"" and complete and inode(fd) == stored.inode:
+            if stamp == b"" and complete and (name == path or inode(fd) == stored.inode):
                 return Output(path, name, fd, None)
         except BaseException:
             os.close(fd)

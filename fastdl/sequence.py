@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
 from fastdl.errors import IntegrityError, ObjectChanged, UsageError
 from fastdl.follower import Follower
-from fastdl.hashers import file_digest
 from fastdl.header import identity_digest
 from fastdl.http import Transport
+from fastdl.kept import changed_parts, reuse
 from fastdl.output import Output, check_path, create_output, part_path_of, reopen_output
 from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe, why_not_same
@@ -80,20 +80,22 @@ class Download:
         claims = Claims(self._job.checksums, worth_comparing(promises, found.info.crc64))
         resumed = output is not None and not self._started_over
         if resumed and output is not None and output.published and checkpoint.stored is not None:
-            if self._finished_before(output, checkpoint, checkpoint.stored.plan):
+            plan = checkpoint.stored.plan
+            self._fetched.size = plan.size
+            changed = changed_parts(
+                output, checkpoint, plan, self._job.workers, lambda done: self._teller.tell(done, 0)
+            )
+            if not changed:
                 stack.callback(output.close)
-                with Follower(output.fd, claims.kinds) as follower:
-                    integrity = verify(self._source.shown, claims, follower, self._fetched, self._watch, sized=True)
-                checkpoint.remove()
-                return self._result(found, checkpoint.stored.plan, integrity)
-            self._fetched.parts_reused, resumed = 0, False
-            self._started_over = "the finished file was changed after it was published"
+                return self._finished_before(found, output, checkpoint, claims, plan)
+            with closing(output):
+                output = reuse(output, changed, checkpoint, plan, self._source.identity, found.info)
+            if output is None:
+                resumed, self._started_over = False, "the finished file was changed after it was published"
+            else:
+                self._fetched.parts_damaged.extend(changed)
         if self._started_over:
-            self._started_over = printable(self._started_over)
-            log.warning("%s: starting over: %s", self._job.path, self._started_over)
-            if output is not None:
-                output.discard()
-                output.close()  # now, because its blocks may be needed
+            self._start_over(output)
         if output is None or not resumed:
             output = create_output(self._job.path)
         stack.callback(output.close)
@@ -121,9 +123,7 @@ class Download:
                 checkpoint.remove()
                 output.discard()
             raise
-        checkpoint.remove()
-        self._teller.tell(self._fetched.size or 0, 0, final=True)
-        return self._result(found, transfer.plan, integrity)
+        return self._finish(found, checkpoint, transfer.plan, integrity)
 
     def _earlier(self, checkpoint: Checkpoint) -> Output | None:
         """Open what an earlier run left if it may be resumed, else say in ``_started_over`` why not."""
@@ -146,6 +146,14 @@ class Download:
                 return output
             self._started_over = "the partial file is missing, or is not the one the checkpoint is about"
         return None
+
+    def _start_over(self, output: Output | None) -> None:
+        """Throw away what an earlier run left."""
+        self._started_over = printable(self._started_over)
+        log.warning("%s: starting over: %s", self._job.path, self._started_over)
+        if output is not None:
+            output.discard()
+            output.close()  # now, because its blocks may be needed
 
     def _probe(self, checkpoint: Checkpoint, resumable: bool) -> Probe:
         """Ask for the first bytes that are needed; if the object is another one than before, for its first."""
@@ -176,11 +184,24 @@ class Download:
         self._fetched.retries += found.retries
         return found
 
-    def _finished_before(self, output: Output, checkpoint: Checkpoint, plan: Plan) -> bool:
-        """Tell whether a run that was killed while it published left a file that still is what its records say."""
-        self._fetched.size, self._fetched.crc64 = plan.size, checkpoint.crc64
-        self._fetched.parts_reused = plan.count
-        return file_digest(output.fd, plan.size, "crc64") == f"{self._fetched.crc64:016x}"
+    def _finished_before(
+        self, found: Probe, output: Output, checkpoint: Checkpoint, claims: Claims, plan: Plan
+    ) -> DownloadResult:
+        """Judge a file that an earlier run published, and that still is what its records say."""
+        self._fetched.crc64, self._fetched.parts_reused = checkpoint.crc64, plan.count
+        with Follower(output.fd, claims.kinds) as follower:
+            integrity = verify(self._source.shown, claims, follower, self._fetched, self._watch, sized=True)
+        return self._finish(found, checkpoint, plan, integrity)
+
+    def _finish(self, found: Probe, checkpoint: Checkpoint, plan: Plan, integrity: str) -> DownloadResult:
+        """Leave the records beside the published file if that is wanted, else nothing; return what was done."""
+        if not self._job.keep_records:
+            checkpoint.remove()
+        elif not checkpoint.complete:
+            log.warning("%s: no records to keep: the server gave it in one piece", self._job.path)
+            checkpoint.remove()
+        self._teller.tell(self._fetched.size or 0, 0, final=True)
+        return self._result(found, plan, integrity)
 
     def _result(self, found: Probe, plan: Plan, integrity: str) -> DownloadResult:
         fetched = self._fetched

@@ -53,6 +53,7 @@ _JSON_EVERY = 1.0  # seconds between progress lines
 @click.option("--limit-rate", type=Size(), help="Bytes per second of all connections together: 10M is 10 MiB/s.")
 @click.option("-n", "--no-clobber", is_flag=True, help="Fail if the output exists, instead of replacing it.")
 @click.option("--fsync", is_flag=True, help="Make the finished file survive power loss.")
+@click.option("--keep-records", is_flag=True, help="Leave the checkpoint, complete, beside the output.")
 @store_options
 @output_options
 def get(

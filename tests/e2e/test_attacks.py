@@ -83,17 +83,31 @@ def test_a_file_published_by_a_killed_run_is_never_lost(
     assert output.read_bytes() == DATA
 
 
-def test_a_published_file_that_was_changed_is_fetched_anew(
+def test_a_published_file_that_was_changed_is_replaced(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its checkpoint proves it wrong; it keeps its name until a right one replaces it."""
+    """Its checkpoint proves a part wrong, which alone is fetched; the file keeps its name until a right one has it."""
     output = tmp_path / "out"
     publish_and_die(server.url(), output, monkeypatch)
     with output.open("r+b") as file:
         file.write(bytes([DATA[0] ^ 1]))
+    before = output.stat().st_ino
+    result = fastdl.download(server.url(), output)
+    assert (result.parts_damaged, result.bytes_fetched, result.started_over) == ((0,), PART, "")
+    assert output.read_bytes() == DATA
+    assert output.stat().st_ino != before
+
+
+def test_a_published_file_without_one_right_part_is_fetched_anew(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to keep of it, and the result says so."""
+    output = tmp_path / "out"
+    publish_and_die(server.url(), output, monkeypatch)
+    output.write_bytes(bytes(SIZE))
     result = fastdl.download(server.url(), output)
     assert "changed after it was published" in result.started_over
-    assert output.read_bytes() == DATA
+    assert (output.read_bytes(), result.parts_reused) == (DATA, 0)
 
 
 def test_a_disk_image_given_as_checkpoint_is_left_alone(tmp_path: Path, server: Server) -> None:

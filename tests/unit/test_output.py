@@ -232,7 +232,12 @@ def test_an_unrelated_finished_file_is_not_taken_for_an_unfinished_one(path: Pat
         known = stored(output)
         output.discard()
         path.write_bytes(DATA)
-    assert reopen_output(path, known, complete=True) is None
+    assert reopen_output(path, known, complete=False) is None
+    again = reopen_output(path, known, complete=True)
+    assert again is not None
+    with closing(again):
+        assert (again.published, again.sealed) == (True, True)
+        again.discard()
     assert names(path.parent) == ["out"]
 
 
