@@ -12,7 +12,7 @@ import click
 
 from fastdl import __version__
 from fastdl.commands.get import get
-from fastdl.errors import FastdlError, UsageError
+from fastdl.errors import DiskError, FastdlError, UsageError
 from fastdl.redact import printable
 from fastdl.terminal import Stopped, print_json
 
@@ -62,10 +62,21 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _fail(as_json, "SIGINT", 128 + signal.SIGINT, "stopped")
     except Exception as error:
-        logging.getLogger("fastdl").debug("unexpected", exc_info=True)
-        text = f"unexpected {type(error).__name__}: {error}; run with -v for the traceback, and please report it"
-        code = _fail(as_json, type(error).__name__, FastdlError.exit_code, text)
+        if isinstance(error, OSError) and _printing(error):
+            code = _fail(as_json, "DiskError", DiskError.exit_code, f"standard output: {error.strerror}")
+        else:
+            logging.getLogger("fastdl").debug("unexpected", exc_info=True)
+            text = f"unexpected {type(error).__name__}: {error}; run with -v for the traceback, and please report it"
+            code = _fail(as_json, type(error).__name__, FastdlError.exit_code, text)
     sys.exit(code)
+
+
+def _printing(error: OSError) -> bool:
+    """Tell whether it was printing what failed, by who raised it."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and str(last.tb_frame.f_globals.get("__name__")).startswith("click.")
 
 
 def _fail(as_json: bool, kind: str, code: int, text: str) -> int:
