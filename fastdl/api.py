@@ -63,6 +63,8 @@ def download(
     sign: bool = True,
     version_id: str | None = None,
     credentials: Any = None,
+    profile: str | None = None,
+    request_payer: str | None = None,
 ) -> DownloadResult:
     """Download one object to ``path``; the name appears only when every byte is there and judged.
 
@@ -71,7 +73,8 @@ def download(
     ``progress`` is True.
 
     Args:
-        url: ``http://``, ``https://`` or ``oss://bucket/key`` (the key literal, not percent-encoded).
+        url: ``http://``, ``https://``, ``oss://bucket/key`` or ``s3://bucket/key`` (the key literal, not
+            percent-encoded).
         path: the file to make, or a directory to make it in under the URL's last name.
         part_size: bytes per part, 1 to 5 GiB; None chooses. The unit of checkpoint, check and refetch.
         workers: processes; None means one for each processor, at most four.
@@ -97,12 +100,16 @@ def download(
         fsync: make the published file survive power loss.
         keep_records: leave the checkpoint, complete, beside the published file. A later download of the same object
             hashes the file and fetches only what differs, and ``verify`` names bad parts without a network.
-        endpoint_url: the store's endpoint for ``oss://``; OSS_ENDPOINT by default.
-        region: for ``oss://``; OSS_REGION, or the endpoint's, by default.
-        addressing: auto, virtual, path or cname.
+        endpoint_url: the store's endpoint; by default OSS_ENDPOINT for ``oss://``, what botocore finds for ``s3://``.
+        region: for ``oss://`` OSS_REGION, or the endpoint's, by default; for ``s3://`` what botocore finds, and where
+            the store sends to.
+        addressing: auto, virtual, path or, for ``oss://``, cname.
         sign: sign requests to stores; False for public objects.
         version_id: the version of the object to fetch.
-        credentials: an alibabacloud-oss-v2 ``CredentialsProvider``; the environment's by default.
+        credentials: an alibabacloud-oss-v2 ``CredentialsProvider``, the environment's by default; for ``s3://``
+            botocore's ``Credentials``, by default what its chain finds.
+        profile: for ``s3://``, of AWS's shared files.
+        request_payer: ``requester`` if the one who asks pays for the transfer, for ``s3://``.
 
     Returns:
         What was downloaded and what was proven of it.
@@ -124,6 +131,8 @@ def download(
         sign=sign,
         version_id=version_id,
         credentials=credentials,
+        profile=profile,
+        request_payer=request_payer,
     )
     target = target_path(path, url)
     workers, connections = concurrency(workers, connections)

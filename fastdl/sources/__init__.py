@@ -19,8 +19,10 @@ def resolve(
     sign: bool = True,
     version_id: str | None = None,
     credentials: object | None = None,
+    profile: str | None = None,
+    request_payer: str | None = None,
 ) -> Source:
-    """Return the source that ``url`` names: ``http://``, ``https://`` or ``oss://bucket/key``.
+    """Return the source that ``url`` names: ``http://``, ``https://``, ``oss://bucket/key`` or ``s3://bucket/key``.
 
     Raises:
         UsageError: no source knows such a URL, or it lacks what it needs.
@@ -42,4 +44,19 @@ def resolve(
             version_id=version_id,
             credentials=credentials,
         )
-    raise UsageError("only http://, https:// and oss:// URLs are known")
+    if scheme == "s3":
+        from fastdl.sources.s3 import open_s3  # noqa: PLC0415 - botocore costs 150 ms, and only s3:// needs it
+
+        return open_s3(
+            url,
+            headers,
+            endpoint_url=endpoint_url,
+            region=region,
+            addressing=addressing,
+            sign=sign,
+            version_id=version_id,
+            credentials=credentials,
+            profile=profile,
+            request_payer=request_payer,
+        )
+    raise UsageError("only http://, https://, oss:// and s3:// URLs are known")
