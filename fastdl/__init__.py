@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ProtocolError,
         UsageError,
     )
+    from fastdl.facts import ObjectFacts, head
     from fastdl.progress import ProgressEvent
     from fastdl.result import DownloadResult
 
@@ -40,12 +41,20 @@ __all__ = [
     "NetworkError",
     "NotFound",
     "ObjectChanged",
+    "ObjectFacts",
     "ProgressEvent",
     "ProtocolError",
     "UsageError",
     "download",
+    "head",
 ]
-_HOMES = {"download": "api", "DownloadResult": "result", "ProgressEvent": "progress"}
+_HOMES = {
+    "download": "api",
+    "head": "facts",
+    "ObjectFacts": "facts",
+    "DownloadResult": "result",
+    "ProgressEvent": "progress",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ import click
 
 from fastdl import __version__
 from fastdl.commands.get import get
+from fastdl.commands.head import head
 from fastdl.errors import DiskError, FastdlError, UsageError
 from fastdl.redact import printable
 from fastdl.terminal import Stopped, print_json
@@ -39,6 +40,7 @@ def cli() -> None:
 
 
 cli.add_command(get)
+cli.add_command(head)
 
 
 def main() -> NoReturn:
