@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from bench.measure import Sample
 
+_LINE = 400_000_000  # bytes per second of all connections together
 _COUNT = 100  # small objects in a row
 _PARTS = (10**3, 10**4, 10**5, 10**6)
 _REPEATED = GIB  # bytes of the piece that makes up the growing objects
@@ -91,6 +93,33 @@ def growth(folder: Path | None, size: int) -> Iterator[Scenario]:
             return _repeats(piece, output, contender.size)
 
         yield Scenario(tuple(contenders), {"out": str(output)}, prepare, verify, watch_memory=True)
+
+
+@contextmanager
+def digest(folder: Path | None, size: int) -> Iterator[Scenario]:
+    """Yield a line of 400 MB/s for all connections together, and none at all, with a SHA-256 promised and without."""
+    with ExitStack() as stack:
+        piece, output = stack.enter_context(workspace(folder, min(size, _REPEATED)))
+        sha256, left = hashlib.sha256(), size
+        while left:
+            with piece.open("rb") as file:
+                while left and (block := file.read(min(_BLOCK, left))):
+                    sha256.update(block)
+                    left -= len(block)
+        contenders = []
+        for name, rate in (("line", _LINE), ("loopback", 0)):
+            url = stack.enter_context(repeating(piece, rate))
+            contenders.append(Contender(name, (*FASTDL, "--json"), size, values={"url": f"{url}{size}"}))
+            promised = {"url": f"{url}{size}/{sha256.hexdigest()}"}
+            contenders.append(Contender(f"{name}, sha256", (*FASTDL, "--json"), size, values=promised))
+
+        def prepare(_: Contender) -> None:
+            output.unlink(missing_ok=True)
+
+        def verify(_: Contender) -> bool:
+            return _repeats(piece, output, size)
+
+        yield Scenario(tuple(contenders), {"out": str(output)}, prepare, verify)
 
 
 def _repeats(piece: Path, output: Path, size: int) -> bool:

@@ -56,6 +56,7 @@ _AXES = {
     "busy": (Axis("share of what eight connections carry", _plain("share")),),
     "stalls": (_WALL, Axis("extra bytes sent, MiB", _plain("extra", 1 / _MIB))),
     "resume": (Axis("bytes by the whole command, GB/s", _plain("rate", 1e-9)),),
+    "digest": (_WALL, _CPU),
     "growth": (_CPU, Axis("worker: PSS, MiB", _plain("worker_pss", 1 / _MIB))),
     "small": (Axis("ms an object", _plain("each")),),
     "checkpoint": (Axis("mark a part, us", _plain("mark")), Axis("open, ms", _plain("open"), log=True)),

@@ -34,7 +34,7 @@ _LIMIT = 120.0  # seconds that a run may take
 # Runs this long wait for the line, not for processors: more of them would tell nothing and take hours.
 _SLOW = 20.0  # seconds
 _QUICK_LIMIT = 20.0  # seconds
-_QUICK_PEERS = r"floor|curl|wget2|aria2c tuned|rclone tuned|parts|python|import|half|whole|urllib3|iB$"
+_QUICK_PEERS = r"floor|curl|wget2|aria2c tuned|rclone tuned|parts|python|import|half|whole|line|loopback|urllib3|iB$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ ENTRIES = {
     "stalls": Entry(scenarios.stalls, 512 * MIB, 128 * MIB),
     "resume": Entry(alone.resume, 2 * GIB, 512 * MIB),
     "growth": Entry(alone.growth, 16 * GIB, 1 * GIB),
+    "digest": Entry(alone.digest, 4 * GIB, 256 * MIB),
     "small": Entry(alone.small, 1 * MIB, 1 * MIB),
     "checkpoint": Entry(alone.checkpoint, 0, 0),
     "startup": Entry(alone.startup, 1 * MIB, 1 * MIB),

@@ -5,6 +5,7 @@ Plain and TLS scenarios use ``tests.servers.nginx`` as it is.
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import socket
@@ -33,6 +34,8 @@ _DEADLINE = 10.0  # seconds for a server to start or to stop
 # after the last piece of an answer. At 25 ms a piece both errors are a few per cent, in opposite directions.
 _PIECE = 250_000
 _CRAWLING_PIECE = 1_000
+_TURN = 256 * 1024  # bytes that a connection of a shared line sends at a time
+_LATE = 0.005  # seconds of its rate that a shared line makes up for: sleeps end late
 
 _CONFIG = """\
 {user}daemon off;
@@ -136,10 +139,13 @@ def forget(server: Nginx) -> None:
 
 
 @contextmanager
-def repeating(piece: Path) -> Iterator[str]:
-    """Serve ``/SIZE`` for any size: the bytes of ``piece`` again and again, so that 16 GiB need no 16 GiB of cache."""
+def repeating(piece: Path, rate: int = 0) -> Iterator[str]:
+    """Serve ``/SIZE`` for any size: the bytes of ``piece`` again and again, so that 16 GiB need no 16 GiB of cache.
+
+    All connections together get ``rate`` bytes a second; 0 is no limit. ``/SIZE/SHA256`` promises that digest.
+    """
     port = free_port()
-    with _running([sys.executable, "-m", "bench.servers", str(piece), str(port)], port):
+    with _running([sys.executable, "-m", "bench.servers", str(piece), str(port), str(rate)], port):
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -170,32 +176,59 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def _serve(piece: str, port: int) -> None:
+class _Pace:
+    """The rate of all connections together."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._due = 0.0
+        self._lock = threading.Lock()
+
+    def allowed(self, nbytes: int) -> int:
+        """Wait for one's turn; return how many of ``nbytes`` may be sent now."""
+        if not self._rate:
+            return nbytes
+        nbytes = min(nbytes, _TURN)
+        with self._lock:
+            now = time.monotonic()
+            self._due = max(self._due, now - _LATE) + nbytes / self._rate
+            wait = self._due - now
+        if wait > 0:
+            time.sleep(wait)
+        return nbytes
+
+
+def _serve(piece: str, port: int, rate: int) -> None:
     """Answer for ever, one thread a connection."""
     file = os.open(piece, os.O_RDONLY)
+    pace = _Pace(rate)
     with socket.create_server(("127.0.0.1", port), backlog=512) as listener:
         while True:
             conn, _ = listener.accept()
-            threading.Thread(target=_answer, args=(conn, file), daemon=True).start()
+            threading.Thread(target=_answer, args=(conn, file, pace), daemon=True).start()
 
 
-def _answer(conn: socket.socket, file: int) -> None:
+def _answer(conn: socket.socket, file: int, pace: _Pace) -> None:
     length = os.fstat(file).st_size
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with conn, suppress(OSError), conn.makefile("rb") as requests:
         while request := requests.readline().split():
             fields = dict(line.decode("latin-1").lower().split(":", 1) for line in iter(requests.readline, b"\r\n"))
-            size = int(request[1][1:])
+            name, _, sha256 = request[1][1:].decode("ascii").partition("/")
+            size, promise = int(name), ""
+            if sha256:
+                promise = f"Repr-Digest: sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:\r\n"
             span = clip_range(parse_range(fields.get("range", "bytes=0-").strip()) or (0, None), size) or (0, size)
             conn.sendall(
                 f"HTTP/1.1 206 Partial Content\r\nContent-Range: {content_range(*span, size)}\r\n"
-                f'ETag: "{size}"\r\nContent-Length: {span[1] - span[0]}\r\n\r\n'.encode()
+                f'ETag: "{size}"\r\n{promise}Content-Length: {span[1] - span[0]}\r\n\r\n'.encode()
             )
             start, stop = span
             while start < stop:
                 offset = start % length
-                start += os.sendfile(conn.fileno(), file, offset, min(stop - start, length - offset))
+                nbytes = pace.allowed(min(stop - start, length - offset))
+                start += os.sendfile(conn.fileno(), file, offset, nbytes)
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))
+    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
