@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastdl import sources
@@ -22,9 +25,9 @@ from fastdl.job import (
 from fastdl.plan import check_part_size
 from fastdl.progress import Listeners
 from fastdl.sequence import Download
+from fastdl.sumfile import SumFile, is_url, same_origin, segments_of
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
     from fastdl.result import DownloadResult
@@ -44,6 +47,7 @@ def download(
     checkpoint_path: str | os.PathLike[str] | None = None,
     resume: str = "verify",
     checksum: str | Sequence[str] | None = None,
+    checksum_file: str | os.PathLike[str] | None = None,
     headers: Mapping[str, str] | None = None,
     progress: Any = None,
     retry: int = DEFAULT_RETRY,
@@ -86,6 +90,8 @@ def download(
             ``no`` starts over.
         checksum: ``ALGORITHM=HEX`` of the whole object, one or several: crc64, crc64nvme, crc32c, crc32, xxh3 or any
             name of hashlib.
+        checksum_file: path or URL of a file as ``sha256sum`` writes it, with a digest of the object by its name, or by
+            the output's. ``headers`` go there only if it is of the same origin.
         headers: sent with each request to the URL's own origin, and to no other.
         progress: True for a bar on a terminal, a function of a ``ProgressEvent``, a tqdm or an fsspec ``Callback``.
         retry: how often one part may fail in a row before the download does.
@@ -122,30 +128,46 @@ def download(
         raise UsageError(f"resume {resume!r} is none of {', '.join(RESUME)}")
     if keep_records and not checkpoint:
         raise UsageError("records are kept in the checkpoint: without one there are none")
-    source = sources.resolve(
-        url,
-        tuple((headers or {}).items()),
+    resolve = functools.partial(
+        sources.resolve,
         endpoint_url=endpoint_url,
         region=region,
         addressing=addressing,
         sign=sign,
-        version_id=version_id,
         credentials=credentials,
         profile=profile,
         request_payer=request_payer,
     )
+    line_to = functools.partial(
+        make_line,
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
+        max_time=max_time,
+        proxy=proxy,
+        cacert=cacert,
+        insecure=insecure,
+    )
+    own_headers = tuple((headers or {}).items())
+    source = resolve(url, own_headers, version_id=version_id)
     target = target_path(path, url)
+    sums = None
+    if checksum_file is not None:
+        sums = SumFile(os.fsdecode(checksum_file), segments_of(url), target.name)
+        if is_url(sums.where):
+            sums_source = resolve(sums.where, own_headers if same_origin(sums.where, url) else ())
+            sums = replace(sums, source=sums_source, line=line_to(sums_source))
     workers, connections = concurrency(workers, connections)
     job = Job(
         source=source,
         path=target,
         checkpoint_path=checkpoint_path_of(target, checkpoint_path) if checkpoint else None,
         part_size=None if part_size is None else check_part_size(part_size),
-        line=make_line(source, connect_timeout, read_timeout, max_time, proxy, cacert, insecure=insecure),
+        line=line_to(source),
         workers=workers,
         connections=connections,
         resume=resume,
         checksums=tuple(map(parse_checksum, [checksum] if isinstance(checksum, str) else checksum or ())),
+        sums=sums,
         backoff=make_backoff(retry),
         max_time=max_time,
         overwrite=overwrite,

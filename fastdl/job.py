@@ -18,6 +18,7 @@ from fastdl.retry import Backoff
 if TYPE_CHECKING:
     from fastdl.digest import Expected
     from fastdl.sources import Source
+    from fastdl.sumfile import SumFile
 
 RESUME = ("verify", "trust", "no")
 MOST_CONNECTIONS = 128  # unless the caller says otherwise; a download begins with few and finds what it can use
@@ -41,6 +42,7 @@ class Job:
     connections: int
     resume: str
     checksums: tuple[Expected, ...]
+    sums: SumFile | None
     backoff: Backoff
     max_time: float | None
     overwrite: bool

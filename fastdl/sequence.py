@@ -44,6 +44,7 @@ class Download:
     def __init__(self, job: Job, tell: Callable[[ProgressEvent], None] | None) -> None:
         self._job = job
         self._source = job.source
+        self._checksums = job.checksums
         self._rng = random.Random()
         self._fetched = Fetched()
         self._teller = Teller(tell, job.source.shown, job.max_time, self._fetched)
@@ -56,6 +57,8 @@ class Download:
         check_path(job.path)
         if not job.overwrite and job.path.exists():
             raise UsageError(f"{job.path}: exists; not replaced")
+        if job.sums is not None:
+            self._checksums += job.sums.digests(job.backoff, self._teller.sleep)
         with ExitStack() as stack:
             stack.callback(self._transport.close)
             checkpoint = open_checkpoint(job.checkpoint_path)
@@ -77,7 +80,7 @@ class Download:
             raise
         stack.callback(found.close)
         promises = self._source.promises(found.info, self._transport)
-        claims = Claims(self._job.checksums, worth_comparing(promises, found.info.crc64))
+        claims = Claims(self._checksums, worth_comparing(promises, found.info.crc64))
         resumed = output is not None and not self._started_over
         if resumed and output is not None and output.published and checkpoint.stored is not None:
             plan = checkpoint.stored.plan

@@ -47,6 +47,9 @@ _JSON_EVERY = 1.0  # seconds between progress lines
 @click.option(
     "--checksum", multiple=True, metavar="ALGO=HEX", help="Digest the object must have: sha256=…, crc64=…; repeatable."
 )
+@click.option(
+    "--checksum-file", metavar="FILE|URL", help="SHA256SUMS or the like, with a digest of the object by name."
+)
 @request_options
 @click.option("--retry", type=int, default=8, show_default=True, help="Retries in a row of one part.")
 @line_options
