@@ -273,7 +273,7 @@ def test_the_library_keeps_secrets_too(tmp_path: Path, caplog: pytest.LogCapture
     """Result, errors, what led to them and our own log lines are free of what the caller handed in."""
     caplog.set_level(logging.DEBUG, "fastdl")
     headers = {"Authorization": "Bearer CANARY-bearer"}
-    with serving(script({3: status(403)}, otherwise=ranged(DATA))) as server:
+    with serving(script({4: status(403)}, otherwise=ranged(DATA))) as server:
         url = secret_url(server)
         result = fastdl.download(url, tmp_path / "out", headers=headers)
         check("the result", repr(result))
