@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     )
     from fastdl.facts import ObjectFacts, head
     from fastdl.progress import ProgressEvent
-    from fastdl.result import DownloadResult
+    from fastdl.result import DownloadResult, VerifyResult
+    from fastdl.verification import verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,15 +46,19 @@ __all__ = [
     "ProgressEvent",
     "ProtocolError",
     "UsageError",
+    "VerifyResult",
     "download",
     "head",
+    "verify",
 ]
 _HOMES = {
+    "DownloadResult": "result",
+    "ObjectFacts": "facts",
+    "ProgressEvent": "progress",
+    "VerifyResult": "result",
     "download": "api",
     "head": "facts",
-    "ObjectFacts": "facts",
-    "DownloadResult": "result",
-    "ProgressEvent": "progress",
+    "verify": "verification",
 }
 
 

@@ -13,6 +13,7 @@ import click
 from fastdl import __version__
 from fastdl.commands.get import get
 from fastdl.commands.head import head
+from fastdl.commands.verify import verify
 from fastdl.errors import DiskError, FastdlError, UsageError
 from fastdl.redact import printable
 from fastdl.terminal import Stopped, print_json
@@ -41,14 +42,14 @@ def cli() -> None:
 
 cli.add_command(get)
 cli.add_command(head)
+cli.add_command(verify)
 
 
 def main() -> NoReturn:
     """Run the command; every failure is one line and its exit code."""
     as_json = "--json" in sys.argv
     try:
-        cli.main(prog_name="fastdl", standalone_mode=False)
-        code = 0
+        code = cli.main(prog_name="fastdl", standalone_mode=False) or 0  # what the command returned
     except Stopped as stopped:
         name = signal.Signals(stopped.number).name
         code = _fail(as_json, name, 128 + stopped.number, f"stopped by {name}; run again to resume")

@@ -48,7 +48,7 @@ class Claims:
         ]:
             actual = digests[kind_of(each)]
             if actual != each.hex:
-                raise IntegrityError(f"{shown}: {each.algorithm} is {actual}, {verb} {each.hex}; nothing was published")
+                raise IntegrityError(f"{shown}: {each.algorithm} is {actual}, {verb} {each.hex}")
         proven = [each for each in self.promised if not (self.trusted and kind_of(each) == CRC64)]
         best = max(self.expected or proven, key=lambda each: each.worth, default=None)
         return "" if best is None else best.algorithm

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastdl.result import Fetched
     from fastdl.retry import Backoff
     from fastdl.sources import Source
+    from fastdl.there import FileThere
     from fastdl.validator import ObjectInfo
     from fastdl.votes import Answers
 
@@ -49,7 +50,7 @@ class RangedDownload:
         source: Source,
         info: ObjectInfo,
         plan: Plan,
-        output: Output,
+        output: Output | FileThere,
         checkpoint: Checkpoint,
         line: Line,
         transport: Transport,

@@ -58,7 +58,11 @@ def repair(
             why = error
     log.info("%s; every part is fetched again to find out which are wrong", why)
     votes = Votes(checkpoint.digest)
-    _settle(plan, checkpoint, fetch, votes, why)
+    fetch(Answers(votes, [Run(0, plan.count)]))
+    # Half of the object: the rest of three times is for what servers send that nobody waits for any more.
+    settle(plan, checkpoint, fetch, votes, min(plan.size, max(plan.size // 2, 2 * plan.part_size)))
+    if votes.undecided:
+        raise IntegrityError(f"{why}; parts {named(votes.disputed)} came different again and again")
     if not votes.disputed:
         raise IntegrityError(
             f"{why}; fetched again, every part came as before: the promise is wrong, or the fault is always the same"
@@ -69,21 +73,11 @@ def repair(
     return verify()
 
 
-def _settle(
-    plan: Plan,
-    checkpoint: Checkpoint,
-    fetch: Callable[[Answers | None], None],
-    votes: Votes,
-    why: IntegrityError,
-) -> None:
-    """Fetch every part once more, and those whose answers differ until one digest came twice.
+def settle(plan: Plan, checkpoint: Checkpoint, fetch: Callable[[Answers], None], votes: Votes, budget: int) -> None:
+    """Fetch parts whose answers differ until one digest came twice, with at most ``budget`` bytes.
 
-    Raises:
-        IntegrityError: that would take too many answers.
+    What is settled is stored, and marked in ``checkpoint``; what is not is unmarked, and still undecided in ``votes``.
     """
-    fetch(Answers(votes, [Run(0, plan.count)]))
-    # Half of the object: the rest of three times is for what servers send that nobody waits for any more.
-    budget = min(plan.size, max(plan.size // 2, 2 * plan.part_size))
     for _ in range(_ROUNDS):
         wanted = votes.undecided
         budget -= sum(map(plan.nbytes, wanted))
@@ -93,5 +87,3 @@ def _settle(
             for index in range(run.first, run.stop):
                 checkpoint.clear(index)
         fetch(Answers(votes, wanted, checkpoint.mark))
-    if votes.undecided:
-        raise IntegrityError(f"{why}; parts {named(votes.disputed)} came different again and again")

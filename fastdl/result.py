@@ -76,3 +76,42 @@ class DownloadResult:
     bottleneck: str = ""
     started_over: str = ""
     parts_repaired: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """What was found of a file that is there.
+
+    Attributes:
+        path: the file.
+        url: what it was held against, redacted; empty if no store was asked.
+        size: bytes of the file.
+        good: whether it is what it should be, perhaps after a repair.
+        reason: why the whole is not, if that can be said; bad parts may be known besides, or not.
+        crc64: CRC-64/XZ of the file; 0 if it was not hashed, or holds parts that could not be repaired.
+        integrity: what it was compared with: a digest that the store promised or the caller gave (``crc64``,
+            ``sha256``), ``records`` kept by the download, ``bytes`` of a second copy that was fetched and not stored,
+            ``length`` if there was nothing else.
+        part_size: bytes.
+        parts: how many parts it has.
+        parts_bad: indices of parts that are wrong, and still are after a repair.
+        parts_repaired: indices of parts that were wrong and were overwritten by right ones.
+        bytes_fetched: bytes of body received.
+        requests: requests sent.
+        seconds: wall time.
+    """
+
+    path: Path
+    url: str
+    size: int
+    good: bool
+    reason: str
+    crc64: int
+    integrity: str
+    part_size: int
+    parts: int
+    parts_bad: tuple[int, ...]
+    parts_repaired: tuple[int, ...]
+    bytes_fetched: int
+    requests: int
+    seconds: float

@@ -1,0 +1,232 @@
+"""A file that is there, held against what is known of it: kept records, a store's promises, digests, a second copy.
+
+Nothing is written but by a repair, which overwrites bad parts in place: no second file is needed, and a file that is
+half repaired is still bad to the next look, because neither records nor promises change.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fastdl.checkpoint import open_checkpoint
+from fastdl.crew import OWN
+from fastdl.errors import IntegrityError
+from fastdl.follower import Follower
+from fastdl.hashing import hash_parts
+from fastdl.header import STAMP, Header, identity_digest
+from fastdl.http import Transport
+from fastdl.plan import Run, make_plan
+from fastdl.probe import probe, why_not_same
+from fastdl.progress import Teller
+from fastdl.proof import Claims, verify, worth_comparing
+from fastdl.ranged import RangedDownload
+from fastdl.repair import settle
+from fastdl.result import Fetched, VerifyResult
+from fastdl.retry import Attempts
+from fastdl.validator import Validator
+from fastdl.votes import Answers, Votes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fastdl.checkpoint import Checkpoint
+    from fastdl.digest import Expected
+    from fastdl.messages import Line
+    from fastdl.plan import Plan
+    from fastdl.probe import Probe
+    from fastdl.progress import ProgressEvent
+    from fastdl.retry import Backoff
+    from fastdl.sources import Source
+    from fastdl.there import FileThere
+
+_PROBE_ATTEMPTS = 4  # a wrong address is likelier than a bad line: fail within seconds
+_BUDGET = 2  # times the file's bytes that a repair may receive at most
+log = logging.getLogger("fastdl")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a file is to do; ``source`` is None if no store is asked."""
+
+    path: Path
+    source: Source | None
+    checksums: tuple[Expected, ...]
+    repair: bool
+    line: Line
+    workers: int
+    connections: int
+    limit_rate: int | None
+    backoff: Backoff
+    max_time: float | None
+
+
+class Audit:
+    """One look at one open file."""
+
+    def __init__(self, look: Look, file: FileThere, tell: Callable[[ProgressEvent], None] | None) -> None:
+        self._look = look
+        self._file = file
+        self._shown = look.source.shown if look.source is not None else str(look.path)
+        self._rng = random.Random()
+        self._fetched = Fetched(size=file.size)
+        self._teller = Teller(tell, self._shown, look.max_time, self._fetched)
+        self._transport = Transport(look.line, min(OWN, look.connections))
+        self._claims = Claims(look.checksums, ())
+        self._found: Probe | None = None
+        self._plan = make_plan(file.size, None)
+        self._reason = ""  # why the whole is not what it should be
+
+    def run(self, records: Checkpoint) -> VerifyResult:
+        """Look, and repair if that is wanted; ``records`` are kept ones, or empty.
+
+        Raises:
+            FastdlError: file or store cannot be read, so that nothing is known; or the object was replaced meanwhile.
+        """
+        with closing(self._transport):
+            size = self._ask()
+            known = self._usable(records)
+            if known and records.stored is not None:
+                self._plan = records.stored.plan
+                size = self._plan.size
+            if size is not None and size != self._file.size:
+                self._reason = f"it has {self._file.size} bytes, the object has {size}"
+                return self._result(0, "", set(), set())
+            with closing(in_memory(self._plan)) as hashed:
+                return self._compare(hashed, records if known else None)
+
+    def _ask(self) -> int | None:
+        """Ask the store for the object's first byte, and with it for size and promises."""
+        source = self._look.source
+        if source is None:
+            return None
+        backoff = replace(self._look.backoff, attempts=min(self._look.backoff.attempts, _PROBE_ATTEMPTS))
+        found = probe(source, self._transport, 0, 1, Attempts(backoff, self._rng), self._teller.sleep)
+        found.close()
+        self._found = found
+        self._fetched.requests, self._fetched.retries = found.requests, found.retries
+        promises = source.promises(found.info, self._transport)
+        self._claims = replace(self._claims, promised=worth_comparing(promises, found.info.crc64))
+        return found.info.size
+
+    def _usable(self, records: Checkpoint) -> bool:
+        """Tell whether the records are complete, and of the object that the store has now."""
+        stored, source = records.stored, self._look.source
+        if stored is None or not records.complete:
+            return False
+        why = ""
+        if source is not None and stored.identity_digest != identity_digest(source.identity):
+            why = "they are of another URL"
+        elif self._found is not None:
+            why = why_not_same(stored, self._found)
+        if why:
+            log.warning("%s: its records are not used: %s", self._look.path, why)
+        return not why
+
+    def _compare(self, hashed: Checkpoint, records: Checkpoint | None) -> VerifyResult:
+        """Hash the file into ``hashed``, find the parts that are bad, repair them if that is wanted."""
+        if self._plan.count:
+            hash_parts(
+                self._file.path,
+                self._file.fd,
+                self._plan,
+                [Run(0, self._plan.count)],
+                self._look.workers,
+                hashed.mark,
+                lambda done: self._teller.tell(done, 0),
+            )
+        proven = self._prove(hashed)
+        if proven:
+            return self._result(hashed.crc64, proven, set(), set())
+        votes = Votes(hashed.digest if records is None else records.digest)
+        if records is not None:
+            for index in range(self._plan.count):
+                votes.hear(index, hashed.digest(index))
+            proven = "records"
+        if not votes.disputed and self._servable and (self._reason or records is None):
+            votes = Votes(hashed.digest)
+            self._fetch(hashed, Answers(votes, [Run(0, self._plan.count)]))
+            proven = "bytes"
+        before = {index: hashed.digest(index) for index in votes.disputed}
+        if before and self._look.repair and self._servable:
+            settle(self._plan, hashed, lambda answers: self._fetch(hashed, answers), votes, _BUDGET * self._plan.size)
+            self._file.sync()
+            if not votes.undecided:
+                proven = self._prove(hashed) or ("bytes" if votes.replaced else proven)
+        bad = {index for run in votes.undecided for index in range(run.first, run.stop)}
+        repaired = {index for index in before.keys() - bad if hashed.digest(index) != before[index]}
+        if bad or self._reason:
+            proven = ""
+        return self._result(0 if bad and self._look.repair else hashed.crc64, proven or "length", bad, repaired)
+
+    @property
+    def _servable(self) -> bool:
+        """Whether parts can be asked for."""
+        return self._found is not None and self._found.ranged and self._plan.count > 0
+
+    def _prove(self, hashed: Checkpoint) -> str:
+        """Compare the whole with every claim; return what proves it, and set the reason if something does not."""
+        self._fetched.crc64 = hashed.crc64
+        self._reason = ""
+        with Follower(self._file.fd, self._claims.kinds) as follower:
+            try:
+                proven = verify(
+                    self._shown, self._claims, follower, self._fetched, lambda: self._teller.tell(0, 0), sized=False
+                )
+            except IntegrityError as error:
+                self._reason = str(error).removeprefix(f"{self._shown}: ")
+                return ""
+        return "" if proven == "none" else proven
+
+    def _fetch(self, hashed: Checkpoint, answers: Answers) -> None:
+        look, found = self._look, self._found
+        if look.source is None or found is None:
+            return
+        RangedDownload(
+            look.source,
+            found.info,
+            self._plan,
+            self._file,
+            hashed,
+            look.line,
+            self._transport,
+            workers=look.workers,
+            connections=look.connections,
+            limit_rate=look.limit_rate,
+            trust=False,
+            backoff=look.backoff,
+            rng=self._rng,
+            fetched=self._fetched,
+            tell=self._teller.tell,
+            final=lambda _: None,
+            answers=answers,
+        ).run()
+
+    def _result(self, crc64: int, integrity: str, bad: set[int], repaired: set[int]) -> VerifyResult:
+        return VerifyResult(
+            path=self._look.path,
+            url=self._look.source.shown if self._look.source is not None else "",
+            size=self._file.size,
+            good=not (bad or self._reason),
+            reason=self._reason,
+            crc64=crc64,
+            integrity=integrity,
+            part_size=self._plan.part_size,
+            parts=self._plan.count,
+            parts_bad=tuple(sorted(bad)),
+            parts_repaired=tuple(sorted(repaired)),
+            bytes_fetched=self._fetched.bytes_fetched,
+            requests=self._fetched.requests,
+            seconds=self._teller.seconds,
+        )
+
+
+def in_memory(plan: Plan) -> Checkpoint:
+    """Return records of what is hashed now, in memory only."""
+    checkpoint = open_checkpoint(None)
+    checkpoint.begin(Header(plan, "", Validator(), None, (0, 0), bytes(STAMP)))
+    return checkpoint

@@ -1,0 +1,102 @@
+"""A file that is there already: opened to be looked at, and with the downloads' locks to be repaired in place."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Self
+
+from fastdl.checkpoint import open_checkpoint
+from fastdl.errors import DiskError, NotFound, UsageError
+from fastdl.locks import is_named, lock, unlock
+from fastdl.output import part_path_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastdl.checkpoint import Checkpoint
+
+
+class FileThere:
+    """The file at ``path``, open until the end of the block; ``size`` is what it had at first, in bytes.
+
+    Raises:
+        NotFound: nothing is there.
+        UsageError: it is no regular file.
+        DiskError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = self.part_path = path
+        try:
+            # Without waiting for somebody at the other end, should it be a pipe.
+            self.fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise NotFound(f"{path}: no such file") from None
+        except IsADirectoryError:
+            raise UsageError(f"{path}: is a directory") from None
+        except OSError as error:
+            raise DiskError(f"{path}: cannot be opened: {error.strerror}") from None
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self.fd)
+            raise UsageError(f"{path}: is no regular file")
+        self.size = status.st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def check(self) -> None:
+        """Make sure that the file is still the one that was opened.
+
+        Raises:
+            DiskError: somebody truncated, extended, removed or replaced it.
+        """
+        if os.fstat(self.fd).st_size != self.size or not is_named(self.fd, self.path.resolve()):
+            raise DiskError(f"{self.path}: another process changed or replaced it")
+
+    def sync(self) -> None:
+        """Let what was written survive power loss.
+
+        Raises:
+            DiskError: the disk fails.
+        """
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            raise DiskError(f"{self.path}: {error.strerror}") from None
+
+
+def open_records(path: Path, stack: ExitStack) -> Checkpoint:
+    """Open the records kept at ``path``, or none if there are none; locked until ``stack`` ends.
+
+    Raises:
+        Busy: a download of this file goes on.
+    """
+    there = path.exists()
+    records = open_checkpoint(path if there else None)
+    stack.callback(records.close)
+    return records
+
+
+def keep_others_out(path: Path, records: Checkpoint, records_path: Path, stack: ExitStack) -> None:
+    """Hold every lock that a download of ``path`` would take, until ``stack`` ends.
+
+    Raises:
+        Busy: one goes on.
+    """
+    if records.path is None:
+        empty = open_checkpoint(records_path)
+        stack.callback(empty.close)
+        stack.callback(empty.remove)
+    for name in (path, part_path_of(path)):
+        with suppress(FileNotFoundError):
+            # Opened for the lock alone: workers that outlive a killed parent for an instant must not hold it.
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            stack.callback(os.close, fd)
+            lock(fd, path)
+            stack.callback(unlock, fd)
