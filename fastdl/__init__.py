@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastdl.api import download
     from fastdl.errors import (
         AccessDenied,
+        Archived,
         Busy,
         DiskError,
         FastdlError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AccessDenied",
+    "Archived",
     "Busy",
     "DiskError",
     "DownloadResult",

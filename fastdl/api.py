@@ -21,6 +21,7 @@ from fastdl.job import (
     make_backoff,
     make_line,
     target_path,
+    traffic_share,
 )
 from fastdl.plan import check_part_size
 from fastdl.progress import Listeners
@@ -66,9 +67,13 @@ def download(
     addressing: str = "auto",
     sign: bool = True,
     version_id: str | None = None,
-    credentials: Any = None,
     profile: str | None = None,
     request_payer: str | None = None,
+    traffic_limit: int | None = None,
+    restore: bool = False,
+    wait: bool = False,
+    restore_days: int = 1,
+    credentials: Any = None,
 ) -> DownloadResult:
     """Download one object to ``path``; the name appears only when every byte is there and judged.
 
@@ -111,11 +116,19 @@ def download(
             the store sends to.
         addressing: auto, virtual, path or, for ``oss://``, cname.
         sign: sign requests to stores; False for public objects.
-        version_id: the version of the object to fetch.
-        credentials: an alibabacloud-oss-v2 ``CredentialsProvider``, the environment's by default; for ``s3://``
-            botocore's ``Credentials``, by default what its chain finds.
-        profile: for ``s3://``, of AWS's shared files.
-        request_payer: ``requester`` if the one who asks pays for the transfer, for ``s3://``.
+        version_id: the version of the object to fetch; the latest by default, and then the same one to the end.
+        profile: for ``oss://`` of ossutil, for ``s3://`` of AWS's shared files; it says what neither arguments nor the
+            environment do.
+        request_payer: ``requester`` if the one who asks pays for the transfer.
+        traffic_limit: bits per second that OSS may send in all, 819,200 at least; divided evenly among at most eight
+            connections (more only where OSS cannot hold one to so much), so the last few get less.
+        restore: have an archived object of OSS restored, which costs money, for ``restore_days`` days.
+        wait: and wait until it is, a minute to hours, within ``max_time``.
+        restore_days: 1 to 365.
+        credentials: for ``oss://`` a ``CredentialsProvider`` or ``Credentials`` of alibabacloud-oss-v2, a tuple (key id,
+            secret[, token[, expiry]]), or a callable that returns one, kept until shortly before the expiry or until
+            they are refused; by default the environment's, the profile's, or those of a role that is configured. For
+            ``s3://`` botocore's ``Credentials``, by default what its chain finds.
 
     Returns:
         What was downloaded and what was proven of it.
@@ -128,6 +141,7 @@ def download(
         raise UsageError(f"resume {resume!r} is none of {', '.join(RESUME)}")
     if keep_records and not checkpoint:
         raise UsageError("records are kept in the checkpoint: without one there are none")
+    workers, connections = concurrency(workers, connections, traffic_limit)
     resolve = functools.partial(
         sources.resolve,
         endpoint_url=endpoint_url,
@@ -148,7 +162,15 @@ def download(
         insecure=insecure,
     )
     own_headers = tuple((headers or {}).items())
-    source = resolve(url, own_headers, version_id=version_id)
+    source = resolve(
+        url,
+        own_headers,
+        version_id=version_id,
+        traffic_limit=traffic_share(traffic_limit, connections),
+        restore=restore,
+        wait=wait,
+        restore_days=restore_days,
+    )
     target = target_path(path, url)
     sums = None
     if checksum_file is not None:
@@ -156,7 +178,6 @@ def download(
         if is_url(sums.where):
             sums_source = resolve(sums.where, own_headers if same_origin(sums.where, url) else ())
             sums = replace(sums, source=sums_source, line=line_to(sums_source))
-    workers, connections = concurrency(workers, connections)
     job = Job(
         source=source,
         path=target,

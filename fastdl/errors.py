@@ -31,6 +31,10 @@ class AccessDenied(FastdlError):
     exit_code = 4
 
 
+class Archived(AccessDenied):
+    """The object must be restored from an archive first; asking again before that brings nothing."""
+
+
 class NetworkError(FastdlError):
     """The line failed more often than the retry policy allows; what was fetched is kept and resumable."""
 

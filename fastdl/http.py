@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import ssl
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import urllib3
 from urllib3.util import create_urllib3_context, make_headers
@@ -146,6 +148,7 @@ class Transport:
                     raw = pool.urlopen(
                         request.method,
                         target,
+                        body=request.body or None,
                         headers=headers,
                         timeout=self._timeout,
                         retries=False,
@@ -183,6 +186,18 @@ def split_url(url: str) -> SplitResult:
     if any(ord(char) < ord(" ") or char == "\x7f" for char in url):
         raise UsageError("the URL holds control characters")
     return parts
+
+
+def environment_proxy(url: str) -> str:
+    """Return the proxy that the environment names for ``url``; empty for none."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return ""
+    parts = split_url(url)
+    if proxy_bypass_environment(parts.netloc.rpartition("@")[2]):
+        return ""
+    proxies = getproxies_environment()
+    proxy: str = proxies.get(parts.scheme) or proxies.get("all") or ""
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def origin(url: str) -> tuple[str, str, int]:

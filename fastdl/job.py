@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+from urllib.request import getproxies_environment
 
 from fastdl.errors import UsageError
-from fastdl.http import split_url
+from fastdl.http import environment_proxy
 from fastdl.messages import Line
 from fastdl.redact import printable, redacted_url
 from fastdl.retry import Backoff
@@ -24,8 +24,10 @@ RESUME = ("verify", "trust", "no")
 MOST_CONNECTIONS = 128  # unless the caller says otherwise; a download begins with few and finds what it can use
 DEFAULT_RETRY = 8
 LEAST_RATE = 1024  # bytes per second
+LEAST_TRAFFIC, MOST_TRAFFIC = 819_200, 838_860_800  # bits per second that OSS can hold one request to
 _LONGEST = 10**6  # seconds that anything may be told to take: the kernel counts milliseconds in 31 bits
 _MOST_WORKERS, _MOST_CONNECTIONS = 64, 1024
+_USUAL_SHARES = 8  # connections that a limited traffic is divided among, unless each would be held to more than it may
 _USUAL_WORKERS = 4  # beyond it the memory bus, not the processors, is what bodies wait for
 
 
@@ -51,13 +53,21 @@ class Job:
     limit_rate: int | None
 
 
-def concurrency(workers: int | None, connections: int | None) -> tuple[int, int]:
+def concurrency(workers: int | None, connections: int | None, traffic_limit: int | None = None) -> tuple[int, int]:
     """Return how many processes and how many connections in all.
+
+    Under a ``traffic_limit``, bits per second that the store is to send, few connections that have a good share each:
+    the share of one must be known before the first request, and no more than all of them together may be sent.
 
     Raises:
         UsageError: a number is out of bounds.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if traffic_limit is not None:
+        if traffic_limit < LEAST_TRAFFIC:
+            raise UsageError(f"traffic limit {traffic_limit}: must be {LEAST_TRAFFIC} bits per second or more")
+        useful = max(_USUAL_SHARES, -(-traffic_limit // MOST_TRAFFIC))
+        connections = min(connections or MOST_CONNECTIONS, traffic_limit // LEAST_TRAFFIC, useful)
     if connections is None:
         connections = max(MOST_CONNECTIONS, workers or 0)
     if workers is None:
@@ -67,6 +77,11 @@ def concurrency(workers: int | None, connections: int | None) -> tuple[int, int]
     if not workers <= connections <= _MOST_CONNECTIONS:
         raise UsageError(f"{connections} connections for {workers} workers: must be {workers} to {_MOST_CONNECTIONS}")
     return workers, connections
+
+
+def traffic_share(traffic_limit: int | None, connections: int) -> int | None:
+    """Return the bits per second of one of ``connections``, which OSS can hold to no more than so much."""
+    return None if traffic_limit is None else min(MOST_TRAFFIC, traffic_limit // connections)
 
 
 def target_path(path: str | os.PathLike[str], url: str) -> Path:
@@ -136,12 +151,8 @@ def make_line(
     for name, seconds in (("connect timeout", connect_timeout), ("read timeout", read_timeout), ("max time", max_time)):
         if seconds is not None and not 0 < seconds <= _LONGEST:
             raise UsageError(f"{name} {seconds}: must be a positive number of seconds, at most {_LONGEST}")
-    if proxy is None and any(name.lower().endswith("_proxy") for name in os.environ):
-        parts = split_url(source.request(None).url)
-        if not proxy_bypass_environment(parts.netloc.rpartition("@")[2]):
-            proxies = getproxies_environment()
-            proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
-            proxy = f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    if proxy is None and getproxies_environment():
+        proxy = environment_proxy(source.request(None).url)
     if proxy and not proxy.startswith(("http://", "https://")):
         raise UsageError("only http:// and https:// proxies are known, written with their scheme")
     if cacert is not None and not os.access(cacert, os.R_OK):

@@ -27,6 +27,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     method: str = "GET"
     follow: bool = True
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,17 @@ class Probe:
 
 
 def probe(
-    source: Source, transport: Transport, start: int, stop: int, attempts: Attempts, sleep: Callable[[float], None]
+    source: Source,
+    transport: Transport,
+    start: int,
+    stop: int,
+    attempts: Attempts,
+    sleep: Callable[[float], None],
+    known: ObjectInfo | None = None,
 ) -> Probe:
     """Ask for the bytes ``[start, stop)`` and learn size, validators and whether ranges are served. No HEAD is needed.
+
+    ``known`` are facts of an earlier run that the object must have.
 
     Raises:
         ObjectChanged: there are no such bytes: the object is shorter than it was when ``start`` was chosen.
@@ -58,7 +66,7 @@ def probe(
         requests += 1
         try:
             with patience(transport.line.read_timeout):
-                found = _ask(source, transport, start, stop)
+                found = _ask(source, transport, start, stop, known)
         except NetworkError as error:
             failure: FastdlError = error
         except Refused as error:
@@ -71,8 +79,8 @@ def probe(
         sleep(attempts.after(failure))
 
 
-def _ask(source: Source, transport: Transport, start: int, stop: int) -> Probe:
-    response = transport.open(source.request(None), (range_header(start, stop),))
+def _ask(source: Source, transport: Transport, start: int, stop: int, known: ObjectInfo | None) -> Probe:
+    response = transport.open(source.request(known), (range_header(start, stop),))
     source.pin(response.request)
     url, headers = response.request.url, response.headers
     try:

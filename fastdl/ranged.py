@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from fastdl.crew import OUTPUT, Crew
-from fastdl.errors import AccessDenied, DiskError, FastdlError, NetworkError, Refused, ServerBusy
+from fastdl.errors import AccessDenied, Archived, DiskError, FastdlError, NetworkError, Refused, ServerBusy
 from fastdl.limit import Limit
 from fastdl.messages import Fetch, Rehash, Report, Trimmed
 from fastdl.plan import Run
@@ -213,7 +213,8 @@ class RangedDownload:
         log.debug("part %d: %s", rest.first, error)
         if isinstance(error, ServerBusy):
             self._steering.refused(self._clock())
-        if learnt or (isinstance(error, AccessDenied) and self._renewed(number)):
+        denied = isinstance(error, AccessDenied) and not isinstance(error, Archived)
+        if learnt or (denied and self._renewed(number)):
             self._schedule.again(rest, rehash=lease.rehash)
         else:
             self._schedule.fail(rest, error, self._clock(), lease.taken)

@@ -9,11 +9,12 @@ import logging
 import random
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
-from fastdl.errors import IntegrityError, ObjectChanged, UsageError
+from fastdl.errors import Archived, IntegrityError, NotFound, ObjectChanged, UsageError
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
 from fastdl.http import Transport
@@ -27,6 +28,7 @@ from fastdl.redact import printable
 from fastdl.result import DownloadResult, Fetched
 from fastdl.retry import Attempts
 from fastdl.transfer import Transfer
+from fastdl.validator import ObjectInfo, Validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,9 +169,15 @@ class Download:
             if missing:
                 start, stop = stored.plan.bounds(missing[0])
                 stop = min(stop, start + probe_length(stored.plan.part_size))
+            # The version that was begun is asked for by its id, though a newer one may be there.
+            version = Validator(version_id=stored.validator.version_id)
             try:
-                found = self._ask(start, stop)
+                found = self._ask(start, stop, ObjectInfo(None, version))
             except ObjectChanged as error:
+                self._started_over = str(error)
+            except NotFound as error:
+                if not version.version_id:
+                    raise
                 self._started_over = str(error)
             else:
                 self._started_over = why_not_same(stored, found)
@@ -178,11 +186,16 @@ class Download:
                 found.close()
         return self._ask(0, probe_length(self._job.part_size))
 
-    def _ask(self, start: int, stop: int) -> Probe:
+    def _ask(self, start: int, stop: int, known: ObjectInfo | None = None) -> Probe:
         attempts = Attempts(
             replace(self._job.backoff, attempts=min(self._job.backoff.attempts, _PROBE_ATTEMPTS)), self._rng
         )
-        found = probe(self._source, self._transport, start, stop, attempts, self._teller.sleep)
+        ask = partial(probe, self._source, self._transport, start, stop, attempts, self._teller.sleep, known)
+        try:
+            found = ask()
+        except Archived as archived:
+            self._source.thaw(archived, self._transport, self._teller.sleep)
+            found = ask()
         self._fetched.requests += found.requests
         self._fetched.retries += found.retries
         return found

@@ -58,6 +58,10 @@ _JSON_EVERY = 1.0  # seconds between progress lines
 @click.option("--fsync", is_flag=True, help="Make the finished file survive power loss.")
 @click.option("--keep-records", is_flag=True, help="Leave the checkpoint, complete, beside the output.")
 @store_options
+@click.option("--traffic-limit", type=int, metavar="BITS", help="oss: bits per second that the store may send in all.")
+@click.option("--restore", is_flag=True, help="oss: have an archived object restored.")
+@click.option("--wait", is_flag=True, help="oss: wait until it is.")
+@click.option("--restore-days", type=int, default=1, show_default=True, help="oss: days it stays restored.")
 @output_options
 def get(
     url: str,
@@ -88,7 +92,7 @@ def get(
     from fastdl.api import download  # noqa: PLC0415
     from fastdl.job import concurrency  # noqa: PLC0415
 
-    workers, _ = concurrency(settings["workers"], settings["connections"])
+    workers, _ = concurrency(settings["workers"], settings["connections"], settings["traffic_limit"])
     with prefork.prepared(workers), stopped_by_signals():
         gc.enable()  # imports were better off without it
         result = download(

@@ -80,7 +80,12 @@ line_options = several(
     click.option("--insecure", is_flag=True, help="Do not verify TLS certificates."),
 )
 store_options = several(
-    click.option("--endpoint-url", metavar="URL", help="oss, s3: endpoint (OSS_ENDPOINT, AWS_ENDPOINT_URL_S3)."),
+    click.option(
+        "--endpoint-url",
+        metavar="URL",
+        help="oss, s3: endpoint (OSS_ENDPOINT, AWS_ENDPOINT_URL_S3); oss: or internal, dual-stack, accelerate, "
+        "accelerate-overseas.",
+    ),
     click.option("--region", help="oss, s3: region, as in cn-hangzhou (OSS_REGION, AWS_REGION)."),
     click.option(
         "--addressing",
@@ -90,8 +95,10 @@ store_options = several(
     ),
     click.option("--no-sign-request", is_flag=True, help="oss, s3: send no credentials, for public objects."),
     click.option("--version-id", help="oss, s3: version of the object."),
-    click.option("--profile", help="s3: profile of AWS's shared files (AWS_PROFILE)."),
-    click.option("--request-payer", type=click.Choice(["requester"]), help="s3: pay for the transfer."),
+    click.option(
+        "--profile", help="oss: of ~/.ossutilconfig (OSSUTIL_PROFILE); s3: of AWS's shared files (AWS_PROFILE)."
+    ),
+    click.option("--request-payer", type=click.Choice(["requester"]), help="oss, s3: pay for the transfer."),
 )
 output_options = several(
     click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),

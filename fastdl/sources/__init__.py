@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastdl.errors import UsageError
 from fastdl.sources.base import Source
 from fastdl.sources.http import HttpSource
+from fastdl.sources.oss_restore import Restoring
 
 __all__ = ["Source", "resolve"]
 
@@ -18,9 +19,13 @@ def resolve(
     addressing: str = "auto",
     sign: bool = True,
     version_id: str | None = None,
-    credentials: object | None = None,
     profile: str | None = None,
     request_payer: str | None = None,
+    traffic_limit: int | None = None,
+    restore: bool = False,
+    wait: bool = False,
+    restore_days: int = 1,
+    credentials: object | None = None,
 ) -> Source:
     """Return the source that ``url`` names: ``http://``, ``https://``, ``oss://bucket/key`` or ``s3://bucket/key``.
 
@@ -29,6 +34,9 @@ def resolve(
         AccessDenied: there are no credentials to sign with.
     """
     scheme = url.partition("://")[0].lower()
+    restoring = Restoring(restore, wait, restore_days)
+    if scheme != "oss" and (restore or traffic_limit is not None):
+        raise UsageError("only OSS restores objects and limits traffic, by an oss:// URL; elsewhere use --limit-rate")
     if scheme in ("http", "https"):
         return HttpSource(url, headers)
     if scheme == "oss":
@@ -42,6 +50,10 @@ def resolve(
             addressing=addressing,
             sign=sign,
             version_id=version_id,
+            profile=profile,
+            request_payer=request_payer,
+            traffic_limit=traffic_limit,
+            restoring=restoring,
             credentials=credentials,
         )
     if scheme == "s3":

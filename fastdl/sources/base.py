@@ -22,9 +22,10 @@ from fastdl.retry import RETRYABLE_STATUS, parse_retry_after
 from fastdl.validator import ObjectInfo, validator_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastdl.digest import Expected
+    from fastdl.errors import Archived
     from fastdl.http import Transport
     from fastdl.messages import Request
 
@@ -69,6 +70,14 @@ class Source(Protocol):
         """
         ...
 
+    def thaw(self, archived: Archived, transport: Transport, sleep: Callable[[float], None]) -> None:
+        """Make an object readable that was found ``archived``, and return once it is.
+
+        Raises:
+            Archived: that is not wanted, or not waited for.
+        """
+        ...
+
     def pin(self, request: Request) -> None:
         """Remember where redirects led, so that later requests go there at once."""
         ...
@@ -105,6 +114,8 @@ def describe_plainly(headers: Mapping[str, str], size: int | None) -> ObjectInfo
     """Read size, validator, the CRC-64 that OSS promises, on presigned URLs and behind CDNs too, and other digests."""
     value = headers.get("x-oss-hash-crc64ecma", "").strip()
     known = value.isascii() and value.isdigit() and len(value) <= len(str(2**64)) and int(value) < 2**64
+    if headers.get("x-oss-object-type", "").lower() == "symlink":  # they may be the link's own
+        return ObjectInfo(size, validator_of(headers))
     return ObjectInfo(size, validator_of(headers), int(value) if known else None, _promises(headers, size))
 
 

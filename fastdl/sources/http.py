@@ -13,10 +13,10 @@ from fastdl.redact import redacted_url, unsigned_url
 from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastdl.digest import Expected
-    from fastdl.errors import FastdlError, Refused
+    from fastdl.errors import Archived, FastdlError, Refused
     from fastdl.http import Transport
     from fastdl.validator import ObjectInfo
 
@@ -46,6 +46,10 @@ class HttpSource:
     def pin(self, request: Request) -> None:
         """Remember where redirects led."""
         self._now = request
+
+    def thaw(self, archived: Archived, transport: Transport, sleep: Callable[[float], None]) -> None:  # noqa: ARG002
+        """Do nothing: a URL that somebody signed is good for reading only."""
+        raise archived
 
     def adapt(self, refused: Refused) -> bool:  # noqa: ARG002 - no refusal teaches anything here
         """Learn nothing."""

@@ -1,98 +1,109 @@
-"""Objects in Alibaba Cloud OSS: V4 signatures by the official SDK, conditions, errors told whole.
+"""Objects in Alibaba Cloud OSS: V4 signatures by the official SDK, conditions, versions, the server's clock.
 
-Source: the SDK's public ``signer`` and ``credentials`` modules; facts about OSS from its API reference.
+Source: the SDK's public ``signer`` module; facts about OSS from its API reference.
 """
 
 from __future__ import annotations
 
-import html
-import ipaddress
+import logging
 import os
-import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from fastdl.errors import AccessDenied, FastdlError, Refused, UsageError
-from fastdl.http import split_url
+from fastdl.errors import UsageError
 from fastdl.messages import Request
 from fastdl.redact import printable
-from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
+from fastdl.sources.base import check_headers, describe_plainly
+from fastdl.sources.oss_endpoint import locate
+from fastdl.sources.oss_errors import DENIED, SKEWED, explain, said
+from fastdl.sources.oss_restore import restore
+from fastdl.sources.ossutil import load_profile
 
 try:
-    from alibabacloud_oss_v2 import credentials as oss_credentials
-    from alibabacloud_oss_v2.exceptions import CredentialsEmptyError
     from alibabacloud_oss_v2.signer import SignerV4
     from alibabacloud_oss_v2.types import HttpRequest, SigningContext
+
+    from fastdl.sources.oss_credentials import Login, find_provider
 except ImportError:
     raise UsageError("oss:// URLs need Alibaba Cloud's SDK: pip install alibabacloud-oss-v2") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastdl.digest import Expected
+    from fastdl.errors import Archived, FastdlError, Refused
     from fastdl.http import Transport
+    from fastdl.sources.oss_endpoint import Place
+    from fastdl.sources.oss_restore import Restoring
     from fastdl.validator import ObjectInfo
 
-ADDRESSING = ("auto", "virtual", "path", "cname")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
-_REGION = re.compile(r"[a-z0-9][a-z0-9-]*")
-_ENDPOINT_REGION = re.compile(r"(?:oss-(?!accelerate)([a-z0-9-]+?)(?:-internal)?|([a-z0-9-]+)\.oss)\.aliyuncs\.com")
-_FIELD = re.compile(r"<(Code|Message|RequestId|EC)>([^<]{0,500})</\1>")
+log = logging.getLogger("fastdl")
 
 
 class OssSource:
-    """``oss://bucket/key``; ``provider`` hands out credentials when asked, None leaves requests unsigned."""
+    """``oss://bucket/key``; ``login`` hands out credentials when asked, None leaves requests unsigned.
+
+    ``standing`` headers go on every request, ``reading`` ones on those that read the object.
+    """
 
     def __init__(
         self,
-        base: str,
-        bucket: str,
-        key: str,
-        region: str,
-        headers: tuple[tuple[str, str], ...],
+        place: Place,
+        login: Login | None,
+        *,
+        standing: Mapping[str, str],
+        reading: Mapping[str, str],
         version_id: str | None,
-        provider: Any | None,
+        restoring: Restoring,
     ) -> None:
-        self.shown = printable(f"oss://{bucket}/{key}")
-        self.identity = f"oss://{bucket}/{key}" + (f"?versionId={version_id}" if version_id else "")
-        self._url = f"{base}/{_path(key)}" + (f"?versionId={quote(version_id, safe='')}" if version_id else "")
-        self._bucket, self._key, self._region = bucket, key, region
-        self._headers = headers
-        self._provider = provider
+        self.shown = printable(f"oss://{place.bucket}/{place.key}")
+        self.identity = f"oss://{place.bucket}/{place.key}" + (f"?versionId={version_id}" if version_id else "")
+        self._place = place
+        self._login = login
+        self._standing, self._reading = dict(standing), dict(reading)
+        self._version_id = version_id  # every request is about this one; None: the latest, until one is pinned
+        self._may_pin = version_id is None
+        self._pinned = ""
+        self._clock_offset = 0.0  # seconds that the server's clock is ahead of ours
+        self._clock_is_set = False
+        self._restoring = restoring
 
     def request(self, info: ObjectInfo | None) -> Request:
         """Return a GET signed now: 0.1 ms, so every span gets a signature of its own.
 
+        Once the version is known it is asked for by its id, so that all parts come of one.
+
         Raises:
             AccessDenied: the credential provider has nothing to offer.
         """
-        # Without this header OSS answers an impossible range with 200 and the whole object.
-        headers = {"x-oss-range-behavior": "standard", **dict(self._headers)}
+        headers = self._standing | self._reading
         if info is not None and info.validator.etag:
             headers["If-Match"] = info.validator.etag
-        request = HttpRequest("GET", self._url, headers=headers)
-        if self._provider is not None:
-            context = SigningContext(
-                product="oss",
-                region=self._region,
-                bucket=self._bucket,
-                key=self._key,
-                request=request,
-                credentials=self._credentials(),
-            )
-            SignerV4().sign(context)
-        return Request(self._url, tuple((str(name), str(value)) for name, value in request.headers.items()))
+        self._pinned = info.validator.version_id if info is not None and self._may_pin else ""
+        return self._signed("GET", headers, self._version_id or self._pinned)
 
     def pin(self, request: Request) -> None:
         """Do nothing: OSS does not redirect a GET of an object."""
 
-    def adapt(self, refused: Refused) -> bool:  # noqa: ARG002 - no refusal teaches anything here
-        """Learn nothing."""
+    def adapt(self, refused: Refused) -> bool:
+        """Set the clock by the server's, once; do without a pinned version that we may not read by its id."""
+        code = said(refused).code
+        if code == SKEWED and not self._clock_is_set:
+            self._clock_is_set = True
+            return self._set_clock(refused.headers.get("date", ""))
+        if code == DENIED and self._pinned:
+            # oss:GetObject is no permission to name versions; If-Match and each answer's version id still hold.
+            self._may_pin, self._pinned = False, ""
+            return True
         return False
 
     def renew(self) -> bool:
-        """Credentials are asked of the provider for each request: another attempt is another signature."""
-        return self._provider is not None
+        """Forget the credentials, so that the provider is asked for others: once, whoever was refused with them."""
+        if self._login is not None:
+            self._login.drop()
+        return self._login is not None
 
     def describe(self, headers: Mapping[str, str], size: int | None) -> ObjectInfo:
         """Read size, validators and CRC-64, which OSS gives for the whole object on ranges too."""
@@ -102,27 +113,52 @@ class OssSource:
         """Return what the first answer's head told."""
         return info.promises
 
-    def explain(self, refused: Refused) -> FastdlError:
-        """Show OSS's Code, EC and RequestId; tell archived objects from denied ones."""
-        text = refused.excerpt.decode("utf-8", "replace")
-        fields = {name: html.unescape(value) for name, value in _FIELD.findall(text)}
-        fields.setdefault("RequestId", refused.headers.get("x-oss-request-id", ""))
-        fields.setdefault("EC", refused.headers.get("x-oss-ec", ""))
-        detail = ", ".join(f"{name} {fields[name]}" for name in ("Code", "EC", "RequestId") if fields.get(name))
-        if fields.get("Message"):
-            detail += f": {fields['Message']}"
-        if fields.get("Code") == "InvalidObjectState":
-            return AccessDenied(
-                f"{self.shown}: archived, and must be restored before it can be read "
-                f"(ossutil api restore-object, or the console): status {refused.status}, {printable(detail)}"
-            )
-        return explain_plainly(self.shown, refused, detail)
+    def thaw(self, archived: Archived, transport: Transport, sleep: Callable[[float], None]) -> None:
+        """Have the object restored, if that is wanted, and wait for it."""
+        if not self._restoring.wanted:
+            raise archived
+        version, body = self._version_id or self._pinned, self._restoring.body
+        xml = self._standing | {"Content-Type": "application/xml"}
+        restore(
+            self.shown,
+            self._restoring,
+            lambda: self._signed("POST", xml, version, "restore", body),
+            lambda: self._signed("HEAD", self._standing, version),
+            transport,
+            sleep,
+        )
 
-    def _credentials(self) -> Any:
+    def explain(self, refused: Refused) -> FastdlError:
+        """Show OSS's Code, EC, RequestId and words; tell archived objects from denied ones."""
+        return explain(self.shown, refused)
+
+    def _signed(
+        self, method: str, headers: Mapping[str, str], version: str, resource: str = "", body: bytes = b""
+    ) -> Request:
+        query = "&".join(filter(None, (resource, version and f"versionId={quote(version, safe='')}")))
+        url = self._place.url + (f"?{query}" if query else "")
+        request = HttpRequest(method, url, headers=dict(headers))
+        if self._login is not None:
+            context = SigningContext(
+                product="oss",
+                region=self._place.region,
+                bucket=self._place.bucket,
+                key=self._place.key,
+                request=request,
+                credentials=self._login.credentials(),
+                clock_offset=self._clock_offset,
+            )
+            SignerV4().sign(context)
+        pairs = tuple((str(name), str(value)) for name, value in request.headers.items())
+        return Request(url, pairs, method, follow=False, body=body)
+
+    def _set_clock(self, date: str) -> bool:
         try:
-            return self._provider.get_credentials()  # type: ignore[union-attr]
-        except Exception as error:  # noqa: BLE001 - providers raise anything, and the text may hold a secret
-            raise AccessDenied(f"{self.shown}: the credential provider failed: {type(error).__name__}") from None
+            self._clock_offset = parsedate_to_datetime(date).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return False
+        log.warning("%s: this clock and the server's differ by %.0f s; theirs is used", self.shown, self._clock_offset)
+        return True
 
 
 def open_oss(
@@ -134,71 +170,34 @@ def open_oss(
     addressing: str,
     sign: bool,
     version_id: str | None,
+    profile: str | None,
+    request_payer: str | None,
+    traffic_limit: int | None,
+    restoring: Restoring,
     credentials: Any | None,
 ) -> OssSource:
-    """Return the source of ``oss://bucket/key``; the key is literal, no percent-decoding, ``?`` and ``#`` included.
+    """Return the source of ``oss://bucket/key``; ``traffic_limit`` in bits per second of each request.
 
-    ``endpoint_url`` and ``region`` fall back to OSS_ENDPOINT and OSS_REGION, and to each other where one follows
-    from the other; ``credentials`` to OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN.
+    What is not given comes from OSS_ENDPOINT, OSS_REGION, OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and
+    OSS_SESSION_TOKEN, then from the ``profile`` of ossutil, then, credentials alone, from a role that is configured.
 
     Raises:
-        UsageError: bucket, key, endpoint or region cannot be meant.
+        UsageError: bucket, key, endpoint, region, profile or a setting cannot be meant.
         AccessDenied: there are no credentials.
     """
     check_headers(headers)
-    bucket, _, key = url.partition("://")[2].partition("/")
-    if not _BUCKET.fullmatch(bucket) or not key:
-        raise UsageError("write oss://bucket/key")
-    if not key.isprintable() and any("\ud800" <= char <= "\udfff" for char in key):
-        raise UsageError("the key is not valid UTF-8")
-    endpoint_url = endpoint_url or os.environ.get("OSS_ENDPOINT") or None
-    region = region or os.environ.get("OSS_REGION") or _region_of(endpoint_url)
-    if not region:
-        raise UsageError("which region? give --region or OSS_REGION: a V4 signature names it")
-    region = region.removeprefix("oss-")
-    if not _REGION.fullmatch(region):
-        raise UsageError(f"{printable(region, 60)!r} is no region; write it as in cn-hangzhou")
-    base = _base(endpoint_url or f"https://oss-{region}.aliyuncs.com", bucket, addressing)
-    if sign and credentials is None:
-        try:
-            credentials = oss_credentials.EnvironmentVariableCredentialsProvider()
-        except CredentialsEmptyError:
-            raise AccessDenied(
-                "no OSS credentials: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, "
-                "or use --no-sign-request for a public object"
-            ) from None
-    return OssSource(base, bucket, key, region, headers, version_id, credentials if sign else None)
-
-
-def _path(key: str) -> str:
-    """Percent-encode a key; segments of dots too, which proxies and libraries would resolve."""
-    segments = [quote(segment, safe="") for segment in key.split("/")]
-    return "/".join(segment.replace(".", "%2E") if segment in (".", "..") else segment for segment in segments)
-
-
-def _region_of(endpoint_url: str | None) -> str:
-    match = _ENDPOINT_REGION.search(endpoint_url or "")
-    return "" if match is None else (match[1] or match[2])
-
-
-def _base(endpoint_url: str, bucket: str, addressing: str) -> str:
-    """Return scheme, host and path prefix under which the bucket's keys live."""
-    if addressing not in ADDRESSING:
-        raise UsageError(f"addressing {printable(addressing, 20)!r} is none of {', '.join(ADDRESSING)}")
-    parts = split_url(endpoint_url if "://" in endpoint_url else f"https://{endpoint_url}")
-    if parts.path.strip("/") or parts.query or parts.username:
-        raise UsageError("the endpoint must be scheme, host and port only")
-    if addressing == "auto":
-        addressing = "path" if _is_address(parts.hostname or "") else "virtual"
-    origin = f"{parts.scheme}://{parts.netloc}"
-    if addressing == "path":
-        return f"{origin}/{bucket}"
-    return origin if addressing == "cname" else f"{parts.scheme}://{bucket}.{parts.netloc}"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return True
+    section = load_profile(profile, os.environ)
+    endpoint = endpoint_url or os.environ.get("OSS_ENDPOINT") or section.endpoint
+    place = locate(url, endpoint, region or os.environ.get("OSS_REGION") or section.region, addressing)
+    standing = dict(headers)
+    if request_payer is not None:
+        if request_payer != "requester":
+            raise UsageError("the request payer can only be 'requester'")
+        standing["x-oss-request-payer"] = request_payer
+    # Without this header OSS answers an impossible range with 200 and the whole object.
+    reading = {"x-oss-range-behavior": "standard"}
+    if traffic_limit is not None:
+        reading["x-oss-traffic-limit"] = str(traffic_limit)
+    provider = find_provider(credentials, section, os.environ) if sign else None
+    login = None if provider is None else Login(provider)
+    return OssSource(place, login, standing=standing, reading=reading, version_id=version_id, restoring=restoring)

@@ -15,9 +15,10 @@ from fastdl.sources.s3_errors import explain_s3, fields_of, region_of, skew_of
 from fastdl.sources.s3_session import S3Session, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastdl.digest import Expected
+    from fastdl.errors import Archived
     from fastdl.http import Transport
     from fastdl.validator import ObjectInfo
 
@@ -100,6 +101,10 @@ class S3Source:
             self._pins = False
             return True
         return False
+
+    def thaw(self, archived: Archived, transport: Transport, sleep: Callable[[float], None]) -> None:  # noqa: ARG002
+        """Do nothing: restoring is for other tools here."""
+        raise archived
 
     def renew(self) -> bool:
         """Look for credentials anew: a token expired, a file was rotated. What the caller gave refreshes itself."""

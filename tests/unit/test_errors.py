@@ -15,6 +15,7 @@ EXIT_CODES = {
     "UsageError": 2,
     "NotFound": 3,
     "AccessDenied": 4,
+    "Archived": 4,
     "NetworkError": 5,
     "Truncated": 5,
     "ServerBusy": 5,
