@@ -125,10 +125,10 @@ def download(
         restore: have an archived object of OSS restored, which costs money, for ``restore_days`` days.
         wait: and wait until it is, a minute to hours, within ``max_time``.
         restore_days: 1 to 365.
-        credentials: for ``oss://`` a ``CredentialsProvider`` or ``Credentials`` of alibabacloud-oss-v2, a tuple (key id,
-            secret[, token[, expiry]]), or a callable that returns one, kept until shortly before the expiry or until
-            they are refused; by default the environment's, the profile's, or those of a role that is configured. For
-            ``s3://`` botocore's ``Credentials``, by default what its chain finds.
+        credentials: for ``oss://`` a ``CredentialsProvider`` or ``Credentials`` of alibabacloud-oss-v2, a tuple (key
+            id, secret[, token[, expiry]]), or a callable that returns one, kept until shortly before the expiry or
+            until they are refused; by default the environment's, the profile's, or those of a role that is configured.
+            For ``s3://`` botocore's ``Credentials``, by default what its chain finds.
 
     Returns:
         What was downloaded and what was proven of it.

@@ -11,6 +11,7 @@ from fastdl.http import split_url
 from fastdl.messages import Request
 from fastdl.redact import redacted_url, unsigned_url
 from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
+from fastdl.sources.oss_errors import said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,5 +74,6 @@ class HttpSource:
         return info.promises
 
     def explain(self, refused: Refused) -> FastdlError:
-        """Give the status its plain meaning."""
-        return explain_plainly(self.shown, refused)
+        """Give the status its plain meaning, and on presigned URLs of OSS its own words."""
+        detail = str(said(refused)) if "x-oss-request-id" in refused.headers else ""
+        return explain_plainly(self.shown, refused, detail)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fastdl.sources.oss_restore import Restoring
     from fastdl.validator import ObjectInfo
 
+_SKEW = 60.0  # seconds; a signature is refused after fifteen minutes
 log = logging.getLogger("fastdl")
 
 
@@ -91,7 +92,6 @@ class OssSource:
         """Set the clock by the server's, once; do without a pinned version that we may not read by its id."""
         code = said(refused).code
         if code == SKEWED and not self._clock_is_set:
-            self._clock_is_set = True
             return self._set_clock(refused.headers.get("date", ""))
         if code == DENIED and self._pinned:
             # oss:GetObject is no permission to name versions; If-Match and each answer's version id still hold.
@@ -154,10 +154,13 @@ class OssSource:
 
     def _set_clock(self, date: str) -> bool:
         try:
-            self._clock_offset = parsedate_to_datetime(date).timestamp() - time.time()
+            offset = parsedate_to_datetime(date).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return False
-        log.warning("%s: this clock and the server's differ by %.0f s; theirs is used", self.shown, self._clock_offset)
+        if abs(offset - self._clock_offset) < _SKEW:  # the clock is right: the signature had become old
+            return False
+        self._clock_offset, self._clock_is_set = offset, True
+        log.warning("%s: this clock and the server's differ by %.0f s; theirs is used", self.shown, offset)
         return True
 
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 import base64
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
-from fastcrc import crc64
-
+from tests.servers.oss_objects import Crc, Restorations, Stored
 from tests.servers.oss_signature import AccessKey, RefusalError, Signed, check_signature
 from tests.servers.ranges import clip_range, content_range
-from tests.servers.scripted import LAST_MODIFIED, Exchange, Handler, Source, as_source, pieces, script
+from tests.servers.scripted import Exchange, Handler, as_source, pieces, script
 from tests.servers.wire import Server, running
 
 if TYPE_CHECKING:
@@ -39,45 +37,8 @@ _ENDPOINT = re.compile(
 _IP = re.compile(r"[\d.]+|\[[\da-f:]+\]")
 
 
-class Crc(Enum):
-    """What ``x-oss-hash-crc64ecma`` says about an object."""
-
-    RIGHT = auto()
-    WRONG = auto()
-    MISSING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One version of one object."""
-
-    body: bytes | Source
-    etag: str = '"5B3C1A2E053D763E1B002CC607C5A0FE"'
-    last_modified: str = LAST_MODIFIED
-    crc: Crc = Crc.RIGHT
-    version_id: str | None = None  # None in a bucket without versioning
-    archived: bool = False
-    public: bool = False  # readable without a signature
-    requester_pays: bool = False
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def fields(self) -> dict[str, str]:
-        """Make the fields that every answer about the object carries."""
-        source = as_source(self.body)
-        fields = {"ETag": self.etag, "Last-Modified": self.last_modified, "Accept-Ranges": "bytes"}
-        fields |= {"Content-Type": "application/octet-stream", "x-oss-object-type": "Normal"}
-        if self.version_id is not None:
-            fields["x-oss-version-id"] = self.version_id
-        if self.crc is not Crc.MISSING:
-            right = 0
-            for piece in pieces(source, 0, source.size):
-                right = crc64.xz(piece, right)
-            fields["x-oss-hash-crc64ecma"] = str(right ^ (self.crc is Crc.WRONG))
-        return fields | {"x-oss-storage-class": "Archive" if self.archived else "Standard"} | self.headers
-
-
 class OssServer(Server):
-    """The endpoint; tests assign ``keys`` and ``clock_offset`` and call :meth:`put` while it runs."""
+    """The endpoint; tests assign ``keys``, ``clock_offset`` and the like and call :meth:`put` while it runs."""
 
     def __init__(
         self,
@@ -88,9 +49,12 @@ class OssServer(Server):
         """Bind; ``faults`` are those of :func:`tests.servers.scripted.script`."""
         super().__init__(script(faults or {}, otherwise=self._answer), tls=tls)
         self.bucket, self.region = "bucket", "cn-hangzhou"
-        self.keys: tuple[AccessKey, ...] = (KEY,)
+        self.keys: Collection[AccessKey] = (KEY,)
         self.cnames: frozenset[str] = frozenset()
         self.clock_offset = timedelta(0)  # of the server's clock from the true one
+        self.versions_may_be_named = True  # whether the policy allows oss:GetObjectVersion
+        self.restorations = Restorations()
+        self._markers: dict[str, str] = {}  # ids of delete markers that are the current version
         self._current: dict[str, tuple[Stored, dict[str, str]]] = {}
         self._versions: dict[tuple[str, str], tuple[Stored, dict[str, str]]] = {}
         for key, stored in objects.items():
@@ -100,12 +64,19 @@ class OssServer(Server):
         """Store or replace an object; earlier versions stay readable by their version id."""
         kept = stored if isinstance(stored, Stored) else Stored(stored)
         self._current[key] = entry = (kept, kept.fields())
+        self._markers.pop(key, None)
         if kept.version_id is not None:
             self._versions[key, kept.version_id] = entry
 
-    def delete(self, key: str) -> None:
-        """Remove the current version of an object."""
+    def delete(self, key: str, marker: str | None = None) -> None:
+        """Remove an object; under versioning put a delete ``marker`` of that id on top."""
         del self._current[key]
+        if marker is not None:
+            self._markers[key] = marker
+
+    def forget(self, key: str, version_id: str) -> None:
+        """Remove one version of an object for good."""
+        del self._versions[key, version_id]
 
     def expire_keys(self) -> None:
         """Let all keys be known but expired, until a test assigns new ``keys``."""
@@ -125,23 +96,47 @@ class OssServer(Server):
         request = exchange.request
         host, path, query = _split_target(request.target, request.headers.get("host", ""))
         bucket, key = self._locate(host, path)
-        if request.method not in ("GET", "HEAD"):
+        restoring = request.method == "POST" and _parameter(query, "restore") is not None
+        if request.method not in ("GET", "HEAD") and not restoring:
             raise RefusalError(405, "MethodNotAllowed", "The method is not allowed here.", "0015-00000203")
-        stored, fields = self._current.get(key, (None, {}))
-        if stored is None or not stored.public or "authorization" in request.headers or "x-oss-signature" in query:
+        current = self._current.get(key)
+        if current is None or not current[0].public or "authorization" in request.headers or "x-oss-signature" in query:
             signed = Signed(request.method, query, request.headers, bucket, key, self.region)
             check_signature(signed, self.keys, self.now())
         if bucket != self.bucket:
             raise RefusalError(404, "NoSuchBucket", "The specified bucket does not exist.", "0015-00000101")
-        if (version := _parameter(query, "versionId")) is not None:
-            if (key, version) not in self._versions:
-                raise RefusalError(404, "NoSuchVersion", "The specified version does not exist.", "0026-00000006")
-            stored, fields = self._versions[key, version]
-        if stored is None:
-            raise RefusalError(404, "NoSuchKey", "The specified key does not exist.", "0026-00000001")
+        stored, fields = self._version(key, _parameter(query, "versionId"))
         if stored.requester_pays and request.headers.get("x-oss-request-payer") != "requester":
             raise RefusalError(403, "AccessDenied", "The bucket is requester pays.", "0003-00000703")
-        _send(exchange, stored, fields | _standing_fields(request.number, self.now()))
+        _check_traffic_limit(request.headers.get("x-oss-traffic-limit", _parameter(query, "x-oss-traffic-limit")))
+        standing = _standing_fields(request.number, self.now())
+        if restoring:
+            exchange.reply(self.restorations.ask(stored, request.body), standing)
+            return
+        if request.method == "GET" and not self.restorations.readable(stored):
+            message = "The operation is not valid for the object's state"
+            raise RefusalError(403, "InvalidObjectState", message, "0016-00000601")
+        if request.method == "HEAD":
+            fields = {**fields, **self.restorations.look(stored)}
+        _send(exchange, stored, fields | standing)
+
+    def _version(self, key: str, version: str | None) -> tuple[Stored, dict[str, str]]:
+        """Find the current or the named version."""
+        marker = self._markers.get(key)
+        if version is None:
+            if key not in self._current:
+                told = {} if marker is None else {"x-oss-delete-marker": "true", "x-oss-version-id": marker}
+                raise RefusalError(404, "NoSuchKey", "The specified key does not exist.", "0026-00000001", told)
+            return self._current[key]
+        if not self.versions_may_be_named:
+            raise RefusalError(403, "AccessDenied", "You have no right to access this object version.", "0003-00000001")
+        if version == marker:
+            told = {"x-oss-delete-marker": "true", "x-oss-version-id": marker, "Allow": "DELETE"}
+            message = "The specified method is not allowed against this resource."
+            raise RefusalError(405, "MethodNotAllowed", message, "0026-00000013", told)
+        if (key, version) not in self._versions:
+            raise RefusalError(404, "NoSuchVersion", "The specified version does not exist.", "0026-00000006")
+        return self._versions[key, version]
 
     def _locate(self, host: str, path: str) -> tuple[str, str]:
         """Find bucket and key; the path is percent-decoded exactly once, and a plus in it is a plus."""
@@ -172,7 +167,7 @@ def refuse(exchange: Exchange, refusal: RefusalError, now: datetime) -> None:
     parts |= {"HostId": host, "EC": refusal.ec}
     inner = "".join(f"\n  <{name}>{escape(value)}</{name}>" for name, value in parts.items())
     xml = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}\n</Error>\n'.encode()
-    fields |= {"Content-Type": "application/xml", "x-oss-ec": refusal.ec}
+    fields |= {"Content-Type": "application/xml", "x-oss-ec": refusal.ec, **refusal.fields}
     if exchange.request.method == "HEAD":
         fields["x-oss-err"] = base64.b64encode(xml).decode("ascii")
     exchange.reply(refusal.status, fields, xml)
@@ -196,7 +191,7 @@ def serving_oss(
 ) -> Iterator[OssServer]:
     """Serve ``objects``, by key, as one bucket until the end of the block; ``cnames`` are host names bound to it."""
     server = OssServer(objects, faults, tls)
-    server.bucket, server.region, server.keys, server.cnames = bucket, region, tuple(keys), frozenset(cnames)
+    server.bucket, server.region, server.keys, server.cnames = bucket, region, keys, frozenset(cnames)
     with running(server):
         yield server
 
@@ -204,9 +199,6 @@ def serving_oss(
 def _send(exchange: Exchange, stored: Stored, fields: dict[str, str]) -> None:
     request, source = exchange.request, as_source(stored.body)
     _check_conditions(request.headers, stored)
-    if stored.archived and request.method == "GET":
-        message = "The operation is not valid for the object's state"
-        raise RefusalError(403, "InvalidObjectState", message, "0016-00000601")
     standard = request.headers.get("x-oss-range-behavior") == "standard"
     span = clip_range(request.range, source.size) if request.range is not None else None
     if request.range is not None and span is None and standard and request.method == "GET":
@@ -218,6 +210,11 @@ def _send(exchange: Exchange, stored: Stored, fields: dict[str, str]) -> None:
         status, (start, stop) = 206, span
         fields["Content-Range"] = content_range(start, stop, source.size)
     exchange.reply(status, fields | {"Content-Length": str(stop - start)}, pieces(source, start, stop))
+
+
+def _check_traffic_limit(value: str | None) -> None:
+    if value is not None and not (value.isascii() and value.isdigit() and 819_200 <= int(value) <= 838_860_800):
+        raise RefusalError(400, "InvalidArgument", "The traffic limit is out of bounds.", "0002-00000233")
 
 
 def _check_conditions(headers: Mapping[str, str], stored: Stored) -> None:

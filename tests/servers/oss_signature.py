@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -29,6 +29,7 @@ class AccessKey:
     secret: str
     token: str | None = None
     expired: bool = False
+    until: datetime | None = None  # when it expires by itself
 
 
 @dataclass(eq=False)
@@ -39,6 +40,7 @@ class RefusalError(Exception):
     code: str
     message: str
     ec: str  # as documented for the case; a client may show it and must not act on it
+    fields: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def check_signature(request: Signed, keys: Collection[AccessKey], now: datetime)
         raise RefusalError(403, "InvalidAccessKeyId", message, "0002-00000902")
     if key.token != claim.token:
         raise RefusalError(403, "InvalidSecurityToken", "The security token you provided is invalid.", "0002-00000006")
-    if key.expired:
+    if key.expired or (key.until is not None and now > key.until):
         raise RefusalError(403, "SecurityTokenExpired", "The security token you provided has expired.", "0002-00000007")
     if not hmac.compare_digest(claim.signature, _expected(request, claim, key)):
         message = "The request signature we calculated does not match the signature you provided. Check your key."
