@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import fastdl
 from fastdl.hashers import make_hasher
-from tests.e2e.command import names, run
+from tests.e2e.command import left_to_workers, names, run
 from tests.servers.scripted import (
     Exchange,
     Handler,
@@ -200,6 +202,36 @@ def test_a_part_that_changed_on_the_disk_is_not_in_the_digest(tmp_path: Path, re
     result = resumed(tmp_path, LARGE, resume, flip=True)
     assert (result.integrity, result.parts_damaged) == ("sha256", (0,))
     assert (tmp_path / "out").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize(("promised", "code"), [(LARGE, 0), (LARGE[:-1], 8)])
+def test_parts_of_several_workers_are_hashed_in_order(tmp_path: Path, promised: bytes, code: int) -> None:
+    """They finish in any order; each is read once all before it are there."""
+    fields = fields_of("sha256", promised)
+    with serving(script(left_to_workers(PART, 6), ranged(LARGE, extra_headers=fields))) as server:
+        outcome = run(server.url(), "-o", "out", "-p", str(PART), "-x", "8", "-w", "2", cwd=tmp_path)
+        assert len({seen.connection for seen in server.log}) >= 4
+    assert outcome.code == code, outcome.message
+    assert names(tmp_path) == ({"out"} if code == 0 else set())
+    if code == 0:
+        assert outcome.last["integrity"] == "sha256"
+        assert (tmp_path / "out").read_bytes() == LARGE
+
+
+def test_a_file_truncated_behind_the_frontier_is_a_disk_error(tmp_path: Path) -> None:
+    """Exit code 9 and no digest of less; the file is cut while the second answer is waited for."""
+    cut = threading.Event()
+
+    def truncate(exchange: Exchange) -> None:
+        os.truncate(tmp_path / "out.part", PART)
+        cut.set()
+        exchange.otherwise(exchange)
+
+    with serving(script({2: truncate}, ranged(LARGE, extra_headers=fields_of("sha256", LARGE)))) as server:
+        outcome = run(server.url(), "-o", "out", "-p", str(PART), "-x", "1", "-w", "1", cwd=tmp_path)
+    assert cut.is_set()
+    assert outcome.code == 9
+    assert "another process truncated" in outcome.message
 
 
 def test_all_that_users_expect_is_compared(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pty
 import re
@@ -93,6 +94,21 @@ def test_a_signal_is_one_clean_stop(scene: Scene, number: signal.Signals, code: 
         assert command.stderr == f"fastdl: stopped by {number.name}; run again to resume\n"
     assert leftovers(scene.output.parent) == ["object.cp", "object.part"]
     scene.resume()
+
+
+def test_a_signal_while_a_digest_is_computed(scene: Scene) -> None:
+    """The thread that hashes behind the frontier ends as promptly; the next run hashes from the first byte."""
+    flags = ("--checksum", f"sha256={hashlib.sha256(PATTERN.read(0, SIZE)).hexdigest()}")
+    with running(scene.logs, *scene.arguments, *flags) as command:
+        command.wait_until(lambda: scene.half_way)
+        began = time.monotonic()
+        os.kill(command.pid, signal.SIGINT)
+        assert command.wait() == 130
+        assert time.monotonic() - began < PROMPT
+        command.wait_gone()
+    scene.gate.set()
+    result = run(scene.logs, *scene.arguments, *flags, "--json").result
+    assert (result["integrity"], result["parts_reused"] >= 4) == ("sha256", True)
 
 
 def test_ctrl_c_reaches_the_whole_group(scene: Scene) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,18 @@ def test_it_lives_longer_than_the_descriptor_it_was_given(fd: int) -> None:
         os.close(number)
         assert follower.finish(len(DATA), nothing)[SHA256] == DIGESTS[SHA256]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_its_memory_is_its_buffer(fd: int) -> None:
+    """Whatever the size of the file."""
+    os.ftruncate(fd, 256 * 2**20)
+    tracemalloc.start()
+    try:
+        with Follower(fd, KINDS) as follower:
+            follower.finish(256 * 2**20, nothing)
+            assert tracemalloc.get_traced_memory()[1] < 3 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_frontier_is_where_the_first_gap_is() -> None:
