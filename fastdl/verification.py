@@ -47,6 +47,8 @@ def verify(
     sign: bool = True,
     version_id: str | None = None,
     credentials: Any = None,
+    profile: str | None = None,
+    request_payer: str | None = None,
 ) -> VerifyResult:
     """Tell whether the file at ``path`` is what it should be, and which of its parts are not.
 
@@ -82,6 +84,8 @@ def verify(
         sign: of stores.
         version_id: of stores.
         credentials: of stores.
+        profile: of stores.
+        request_payer: of stores.
 
     Returns:
         What was found; ``good`` tells whether the file is right now.
@@ -102,6 +106,8 @@ def verify(
             sign=sign,
             version_id=version_id,
             credentials=credentials,
+            profile=profile,
+            request_payer=request_payer,
         )
     records_path = checkpoint_path_of(target, checkpoint_path)
     checksums = tuple(map(parse_checksum, [checksum] if isinstance(checksum, str) else checksum or ()))
