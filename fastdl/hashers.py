@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING, Protocol
 
 import xxhash
@@ -14,7 +13,6 @@ from fastdl.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BUFFER = 1024 * 1024  # bytes read at a time when a whole file is hashed
 
 _CRCS = {"crc64": (crc64.xz, 8), "crc32c": (crc32.iscsi, 4), "crc32": (crc32.iso_hdlc, 4)}  # steps; bytes
 
@@ -98,17 +96,6 @@ def is_known(algorithm: str) -> bool:
     except (ValueError, TypeError):
         return False
     return True
-
-
-def file_digest(fd: int, size: int, algorithm: str, part_size: int | None = None) -> str:
-    """Hash the first ``size`` bytes of an open file; return the digest in hex."""
-    digest = make_hasher(algorithm, part_size)
-    buffer = memoryview(bytearray(_BUFFER))
-    offset = 0
-    while count := os.preadv(fd, [buffer[: size - offset]], offset):
-        digest.update(buffer[:count])
-        offset += count
-    return digest.hexdigest()
 
 
 def _crc64nvme() -> Callable[[memoryview, int], int]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-import tempfile
 
 import pytest
-import xxhash
 
 from fastdl.errors import UsageError
-from fastdl.hashers import file_digest, is_known, make_hasher
+from fastdl.hashers import is_known, make_hasher
 
 CHECK = b"123456789"
-DATA = bytes(range(256)) * 5000
 
 
 def digest_of(data: bytes, algorithm: str, part_size: int | None = None) -> str:
@@ -78,14 +74,3 @@ def test_without_amazons_library_its_crc_is_not_known(monkeypatch: pytest.Monkey
     assert not is_known("crc64nvme")
     with pytest.raises(UsageError, match="pip install awscrt"):
         make_hasher("crc64nvme")
-
-
-@pytest.mark.parametrize("algorithm", ["sha256", "md5", "sha3-256", "xxh3"])
-def test_a_file_is_hashed_whole_wherever_its_position_is(algorithm: str) -> None:
-    """More than one buffer, from the first byte, not beyond the object, without moving the file's position."""
-    with tempfile.TemporaryFile() as file:
-        file.write(DATA + b"stamp")
-        file.flush()
-        expected = xxhash.xxh3_64_hexdigest(DATA) if algorithm == "xxh3" else hashlib.new(algorithm, DATA).hexdigest()
-        assert file_digest(file.fileno(), len(DATA), algorithm) == expected
-        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == len(DATA) + 5
