@@ -71,12 +71,15 @@ class Login:
             self._expires_at, self._renew_at = now + left, now + left - min(_MARGIN, left / _SHARE)
 
     def _fresh(self) -> Credentials:
+        failure = ""
         try:
             fresh = self._provider()
         except FastdlError:
             raise
         except Exception as error:  # noqa: BLE001 - providers raise anything, and the text may hold a secret
-            raise AccessDenied(f"the credential provider failed: {type(error).__name__}") from None
+            failure = type(error).__name__
+        if failure:  # said out here, where what was raised is no error's context either
+            raise AccessDenied(f"the credential provider failed: {failure}")
         texts = fresh.access_key_id, fresh.access_key_secret, fresh.security_token or ""
         if not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in texts):
             raise AccessDenied("the credentials hold characters that no key has")

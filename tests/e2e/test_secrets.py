@@ -7,16 +7,18 @@ import logging
 import random
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import alibabacloud_oss_v2 as oss  # type: ignore[import-untyped, unused-ignore]
 import pytest
 
 import fastdl
+from fastdl.sources import oss_roles
 from tests.e2e.command import Outcome, run, running
 from tests.servers import scripted
 from tests.servers.oss import AccessKey, Stored, refusing, serving_oss
+from tests.servers.roles import serving_roles
 from tests.servers.scripted import Exchange, Handler, Server, ranged, script, serving, short_206, stall_after, status
 
 if TYPE_CHECKING:
@@ -136,6 +138,67 @@ def test_secrets_of_oss_while_a_download_runs(tmp_path: Path) -> None:
         look_inside(server, gate, tmp_path, *arguments, variables=OSS)
         assert {seen.headers["x-oss-security-token"] for seen in server.log} == {KEY.token}
         assert not any(KEY.secret.encode() in seen.raw for seen in server.log)
+
+
+def holding_all(gate: threading.Event) -> dict[int, Handler]:
+    """Make faults that do for an object of OSS what ``holding`` does."""
+    return {1: short_206(10 * PART)} | {number: stall_after(10, gate) for number in range(2, 50)}
+
+
+def test_secrets_of_a_profile_while_a_download_runs(tmp_path: Path) -> None:
+    """A file that everybody may read is its owner's business; its secrets get no further than from the environment."""
+    gate, file, folder = threading.Event(), tmp_path / "ossutilconfig", tmp_path / "to"
+    folder.mkdir()
+    settings = (f"accessKeyId = {KEY.id}", f"accessKeySecret = {KEY.secret}", f"stsToken = {KEY.token}")
+    file.write_text("\n".join(("[profile canary]", *settings, "region = cn-hangzhou", "password = CANARY-other")))
+    file.chmod(0o644)
+    with serving_oss({"key": DATA}, keys=[KEY], faults=holding_all(gate)) as server:
+        arguments = ("oss://bucket/key", "--endpoint-url", server.url(""), "--profile", "canary")
+        look_inside(server, gate, folder, *arguments, variables={"OSSUTIL_CONFIG_FILE": str(file)})
+        assert not any(KEY.secret.encode() in seen.raw for seen in server.log)
+
+
+def test_secrets_of_a_role_while_a_download_runs(tmp_path: Path) -> None:
+    """What an address of the user's gives, and the address itself, stay with the caller."""
+    gate = threading.Event()
+    with serving_roles() as roles, serving_oss({"key": DATA}, faults=holding_all(gate)) as server:
+        roles.secret, roles.token, server.keys = "CANARY-role", "CANARY-session/+=", roles.issued
+        arguments = ("oss://bucket/key", "--endpoint-url", server.url(""))
+        address = {"ALIBABA_CLOUD_CREDENTIALS_URI": roles.url("/credentials?token=CANARY-address")}
+        look_inside(server, gate, tmp_path, *arguments, variables={"OSS_REGION": "cn-hangzhou", **address})
+        assert {seen.headers["x-oss-security-token"] for seen in server.log} == {"CANARY-session/+=1"}
+
+
+def test_secrets_of_a_restoration(tmp_path: Path) -> None:
+    """Asked for, looked at and refused with everything told that -v tells."""
+    with serving_oss({"key": Stored(DATA, archived=True)}, keys=[KEY]) as server:
+        arguments = ("oss://bucket/key", "-o", "out", "-v", *QUICK, "--endpoint-url", server.url(""), "--restore")
+        for more, code in (((), 4), (("--wait", "--restore-days", "9"), 6), (("--wait",), 0)):
+            outcome = run(*arguments, *more, cwd=tmp_path, variables=OSS)
+            assert outcome.code == code, outcome.message
+            check_outcome(outcome, tmp_path)
+        assert {"GET", "POST", "HEAD"} == {seen.method for seen in server.log}
+
+
+BAD_PROFILES = {
+    "no section": f"accessKeySecret = {KEY.secret}\n",
+    "a broken section": f"[default\naccessKeySecret = {KEY.secret}\n",
+    "a secret as a section": f"[{KEY.secret}]\n",
+    "a secret alone": f"[default]\n{KEY.secret}\n",
+    "half a key": f"[default]\naccessKeySecret = {KEY.secret}\nmode = AK\n",
+    "control characters": f"[default]\naccessKeyId = a\x01b\naccessKeySecret = {KEY.secret}\n",
+    "a login in the endpoint": f"[default]\nendpoint = http://{LOGIN}@127.0.0.1:odd\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_PROFILES)
+def test_a_broken_profile_tells_no_secret(tmp_path: Path, name: str) -> None:
+    """No line of the file is quoted, whatever is wrong with it."""
+    (tmp_path / ".ossutilconfig").write_text(BAD_PROFILES[name])
+    variables = {"OSS_REGION": "cn-hangzhou"}
+    outcome = run("oss://bucket/key", "-o", "out", "-v", *QUICK, cwd=tmp_path, variables=variables)
+    assert outcome.code in (2, 4), outcome.message
+    check_outcome(outcome, tmp_path)
 
 
 FAULTS: dict[str, tuple[Handler, int]] = {
@@ -269,6 +332,14 @@ def test_a_proxy_of_the_environment_tells_no_secret(tmp_path: Path, value: str) 
     check_outcome(outcome, tmp_path)
 
 
+def check_error(caught: pytest.ExceptionInfo[Any]) -> None:
+    """Find no secret in an error and in what led to it."""
+    error: BaseException | None = caught.value
+    while error is not None:
+        check("an error", f"{error!r} {error} {error.args}")
+        error = error.__cause__ or error.__context__
+
+
 def test_the_library_keeps_secrets_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Result, errors, what led to them and our own log lines are free of what the caller handed in."""
     caplog.set_level(logging.DEBUG, "fastdl")
@@ -286,8 +357,50 @@ def test_the_library_keeps_secrets_too(tmp_path: Path, caplog: pytest.LogCapture
     with serving_oss({}, keys=[KEY]) as endpoint, pytest.raises(fastdl.NotFound) as missing:
         fastdl.download("oss://bucket/key", tmp_path / "out", endpoint_url=endpoint.url(""), **settings)
     for caught in (wrong, denied, missing):
-        error: BaseException | None = caught.value
-        while error is not None:
-            check("an error", f"{error!r} {error} {error.args}")
-            error = error.__cause__ or error.__context__
+        check_error(caught)
+    check("the log", "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("fastdl")))
+
+
+def test_a_token_of_openid_connect_is_kept_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the token in its file nor what STS gives for it, or quotes of it, is told; STS alone sees it."""
+    caplog.set_level(logging.DEBUG, "fastdl")
+    (tmp_path / "token").write_text("CANARY-jwt")
+    for name, value in (("ROLE_ARN", "arn"), ("OIDC_PROVIDER_ARN", "p"), ("OIDC_TOKEN_FILE", str(tmp_path / "token"))):
+        monkeypatch.setenv(f"ALIBABA_CLOUD_{name}", value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(oss_roles, "_PAUSES", (0.0, 0.0))
+    quoting = b'{"Code":"AuthenticationFail","Message":"token CANARY-jwt is bad"}'
+    faults = {1: status(400, body=quoting), 2: status(500, body=quoting), 3: status(200, body=quoting)}
+    with serving_roles(faults | {4: status(500)}) as roles, serving_oss({"key": DATA}) as server:
+        roles.secret, roles.token, server.keys = "CANARY-role", "CANARY-session", roles.issued
+        monkeypatch.setattr(oss_roles, "STS", roles.url(""))
+        settings: dict[str, Any] = {"region": "cn-hangzhou", "endpoint_url": server.url("")}
+        for _ in range(2):
+            with pytest.raises(fastdl.FastdlError) as caught:
+                fastdl.download("oss://bucket/key", tmp_path / "out", **settings)
+            check_error(caught)
+        check("the result", repr(fastdl.download("oss://bucket/key", tmp_path / "out", **settings)))
+        assert roles.form()["OIDCToken"] == "CANARY-jwt"
+    check("the log", "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("fastdl")))
+
+
+def test_a_callable_is_not_quoted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not what it gives, not what it raises, not what else it returns."""
+    caplog.set_level(logging.DEBUG, "fastdl")
+
+    def fail() -> tuple[str, str]:
+        raise RuntimeError("CANARY-raised")
+
+    given = (fail, lambda: ("id", "CANARY\n"), lambda: "CANARY", lambda: ("CANARY",), ("id", "CANARY", "t", "CANARY"))
+    with serving_oss({"key": DATA}, keys=[KEY]) as server:
+        settings: dict[str, Any] = {"region": "cn-hangzhou", "endpoint_url": server.url("")}
+        for each in given:
+            with pytest.raises(fastdl.FastdlError) as caught:
+                fastdl.download("oss://bucket/key", tmp_path / "out", credentials=each, **settings)
+            check_error(caught)
+        with pytest.raises(fastdl.AccessDenied) as caught:
+            fastdl.download("oss://bucket/key", tmp_path / "out", credentials=("id", "CANARY-wrong"), **settings)
+        check_error(caught)
     check("the log", "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("fastdl")))
