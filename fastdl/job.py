@@ -67,7 +67,8 @@ def concurrency(workers: int | None, connections: int | None, traffic_limit: int
         if traffic_limit < LEAST_TRAFFIC:
             raise UsageError(f"traffic limit {traffic_limit}: must be {LEAST_TRAFFIC} bits per second or more")
         useful = max(_USUAL_SHARES, -(-traffic_limit // MOST_TRAFFIC))
-        connections = min(connections or MOST_CONNECTIONS, traffic_limit // LEAST_TRAFFIC, useful)
+        useful = min(MOST_CONNECTIONS, traffic_limit // LEAST_TRAFFIC, useful)
+        connections = useful if connections is None else min(connections, useful)
     if connections is None:
         connections = max(MOST_CONNECTIONS, workers or 0)
     if workers is None:

@@ -8,9 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fastdl.errors import UsageError
-from fastdl.job import checkpoint_path_of, concurrency, file_name, make_backoff, make_line, target_path
+from fastdl.job import (
+    LEAST_TRAFFIC,
+    MOST_TRAFFIC,
+    checkpoint_path_of,
+    concurrency,
+    file_name,
+    make_backoff,
+    make_line,
+    target_path,
+    traffic_share,
+)
 from fastdl.sources.http import HttpSource
 
 if TYPE_CHECKING:
@@ -204,6 +216,29 @@ def test_numbers_within_bounds_are_resolved(workers: int | None, connections: in
     assert 1 <= got[0] <= got[1]
     assert workers in (None, got[0])
     assert connections in (None, got[1])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # of proxies, which do not matter here
+@given(limit=st.integers(LEAST_TRAFFIC, 10**13), asked=st.none() | st.integers(1, 2000))
+def test_a_traffic_limit_is_divided_within_the_stores_bounds(limit: int, asked: int | None) -> None:
+    """All shares together are no more than was said, and each is one that OSS takes."""
+    _, connections = concurrency(None, asked, limit)
+    share = traffic_share(limit, connections)
+    assert share is not None
+    assert LEAST_TRAFFIC <= share <= MOST_TRAFFIC
+    assert share * connections <= limit
+    assert connections <= (asked or 128)
+    assert connections <= 8 or limit > 8 * MOST_TRAFFIC
+
+
+@pytest.mark.parametrize(
+    ("workers", "connections", "limit"),
+    [(None, None, LEAST_TRAFFIC - 1), (None, None, 0), (None, 0, 10**8), (9, None, 10**8)],
+)
+def test_a_traffic_limit_out_of_bounds(workers: int | None, connections: int | None, limit: int) -> None:
+    """Less than OSS can hold one request to, or more workers than connections are useful."""
+    with pytest.raises(UsageError, match="must be"):
+        concurrency(workers, connections, limit)
 
 
 @pytest.mark.parametrize("retry", [-1, 1001])

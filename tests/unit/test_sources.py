@@ -161,6 +161,14 @@ def test_a_crc_that_is_none_promises_nothing(value: str) -> None:
     assert HttpSource(URL).describe(HTTPHeaderDict({"x-oss-hash-crc64ecma": value}), 7).crc64 is None
 
 
+def test_a_symlinks_digests_promise_nothing() -> None:
+    """They may be the link's own, which is what Content-MD5 of a link would be."""
+    head = {"x-oss-hash-crc64ecma": "5", "Content-MD5": "1B2M2Y8AsgTpgAmY7PhCfg==", "ETag": '"a"'}
+    for kind, crc in (("Symlink", None), ("Normal", 5)):
+        info = HttpSource(URL).describe(HTTPHeaderDict(head | {"x-oss-object-type": kind}), 7)
+        assert (info.crc64, bool(info.promises), info.validator.etag) == (crc, crc is not None, '"a"')
+
+
 def test_a_processed_object_has_another_crc() -> None:
     """What x-oss-process makes is not what the CRC covers."""
     source = HttpSource(f"{URL}?x-oss-process=image/resize,w_10")
