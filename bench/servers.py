@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tests.servers.nginx import Nginx, free_port
+from tests.servers.nginx import Nginx
+from tests.servers.program import free_port
 from tests.servers.ranges import clip_range, content_range, parse_range
 
 if TYPE_CHECKING:

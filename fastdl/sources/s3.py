@@ -61,18 +61,20 @@ class S3Source:
         return self.asking("GET", info, {"x-amz-checksum-mode": "ENABLED"} if info is None else {})
 
     def asking(
-        self, method: str, info: ObjectInfo | None, headers: Mapping[str, str], query: tuple[str, ...] = ()
+        self, method: str, info: ObjectInfo | None, headers: Mapping[str, str], part: int | None = None
     ) -> Request:
-        """Return a signed request with ``headers`` and ``query`` beside what every request has."""
+        """Return a signed request for the object, or for one ``part`` of its upload."""
         headers = {**headers, **dict(self._headers)}
         version = self._version_id
         if info is not None:
-            if info.validator.etag and not info.validator.etag.startswith("W/"):
+            # Some stores compare a part's ETag.
+            if info.validator.etag and not info.validator.etag.startswith("W/") and part is None:
                 headers["If-Match"] = info.validator.etag
             if self._pins and info.validator.version_id:
                 version, self._pinned = info.validator.version_id, True
+        query = [f"partNumber={part}"] if part is not None else []
         if version:
-            query = (*query, f"versionId={quote(version, safe='')}")
+            query.append(f"versionId={quote(version, safe='')}")
         url = self._place.url + "?" * bool(query) + "&".join(query)
         sent = tuple(headers.items())
         if self._credentials is not None:
@@ -122,7 +124,7 @@ class S3Source:
         """Return what the first answer told, as it does of whole objects, or ask with a HEAD."""
         if info.promises:
             return info.promises
-        return ask(info, lambda headers, query: self.asking("HEAD", info, headers, query), transport)
+        return ask(info, lambda headers, part: self.asking("HEAD", info, headers, part), transport)
 
     def explain(self, refused: Refused) -> FastdlError:
         """Show S3's Code, Message, RequestId and HostId; tell archived, deleted and encrypted from denied."""

@@ -54,6 +54,10 @@ class S3Session:
         self._region = region or os.environ.get("AWS_REGION") or None
         self._addressing = addressing
         self.sign = sign
+        try:
+            self._session = Session(profile=self._profile)
+        except (BotoCoreError, ValueError) as error:
+            raise UsageError(f"s3://: {printable(str(error))}") from None
 
     def place(self, bucket: str, key: str, region: str | None = None) -> Place:
         """Return where an object is; ``region`` is one that the store named.
@@ -107,10 +111,11 @@ class S3Session:
         unsigned = {} if self.sign else {"signature_version": botocore.UNSIGNED}
         style = {} if addressing is None else {"s3": {"addressing_style": addressing}}
         config = Config(**unsigned, **style)
-        session = Session(profile=self._profile)
         # Any will do where nothing is sent: without, botocore would ask its whole chain, instance metadata included.
         nobody = {"aws_access_key_id": "nobody", "aws_secret_access_key": "nothing"}
-        return session.create_client("s3", region_name=region, endpoint_url=self._endpoint_url, config=config, **nobody)
+        return self._session.create_client(
+            "s3", region_name=region, endpoint_url=self._endpoint_url, config=config, **nobody
+        )
 
 
 def signed(

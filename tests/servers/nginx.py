@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from tests.servers.program import free_port, program, running_program
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.servers.tls import Certificate
-
-_DEADLINE = 10.0  # seconds for nginx to start or to stop
-_POLL = 0.01  # seconds between two attempts to connect
 
 _CONFIG = """\
 {user}daemon off;
@@ -78,27 +73,14 @@ def serving_nginx(
     Raises:
         RuntimeError: nginx is not installed, or did not start; the message then carries its log.
     """
-    binary = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if binary is None:
-        message = "no nginx here: apt-get install nginx-light"
-        raise RuntimeError(message)
+    binary = program("nginx", "nginx-light")
     with TemporaryDirectory(prefix="fastdl-nginx-", ignore_cleanup_errors=True) as folder:
         server = Nginx(free_port(), Path(folder), tls.ca if tls else None)
         config = server.prefix / "nginx.conf"
         config.write_text(_config(server, root.resolve(), tls, rate, limit_conn))
         command = [binary, "-p", folder, "-e", f"{folder}/error.log", "-c", str(config)]
-        with (server.prefix / "output.log").open("wb") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        try:
-            _wait_until_accepting(process, server)
-            yield server
-        finally:
-            process.terminate()  # SIGTERM is nginx's fast shutdown: the master ends its workers first
-            try:
-                process.wait(_DEADLINE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        with running_program(command, server.port, server.prefix / "output.log"):
+            yield server  # SIGTERM, at its end, is nginx's fast shutdown: the master ends its workers first
 
 
 def _config(server: Nginx, root: Path, tls: Certificate | None, rate: int | None, limit_conn: int | None) -> str:
@@ -119,26 +101,6 @@ def _config(server: Nginx, root: Path, tls: Certificate | None, rate: int | None
         temporary="\n    ".join(f"{kind}_temp_path {server.prefix}/{kind};" for kind in kinds),
         options="\n        ".join(options),
     )
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listened on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
-def _wait_until_accepting(process: subprocess.Popen[bytes], server: Nginx) -> None:
-    deadline = time.monotonic() + _DEADLINE
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
-        except OSError:
-            time.sleep(_POLL)
-        else:
-            return
-    message = f"nginx did not start (exit {process.poll()}): {_read(server.prefix / 'output.log')}{server.error_log}"
-    raise RuntimeError(message)
 
 
 def _read(path: Path) -> str:

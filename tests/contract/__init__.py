@@ -1,0 +1,1 @@
+"""One contract that every source keeps against every server."""
