@@ -123,6 +123,8 @@ class Audit:
             why = "they are of another URL"
         elif self._found is not None:
             why = why_not_same(stored, self._found)
+        if not why and stored.doubted:
+            why = "they are of a download that was found wrong"
         if why:
             log.warning("%s: its records are not used: %s", self._look.path, why)
         return not why

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from fastdl.combine import crc64_of_parts
 from fastdl.digest import Digest
 from fastdl.errors import DiskError
-from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, encode, is_foreign, layout
+from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
 from fastdl.locks import is_named, lock, unlock
 from fastdl.pipe import anonymous_descriptor
 from fastdl.plan import Plan, Run
@@ -55,6 +55,7 @@ class Checkpoint:
         self._plan = Plan(0, 1)
         self._bitmap = bytearray()
         self._records = bytearray()
+        self._slot = b""
         self._failed = False
         self.damage = ""  # why an existing file was not usable
         self.stored = self._load()
@@ -88,10 +89,23 @@ class Checkpoint:
             os.pwrite(self._fd, slot + slot, 0)
         except OSError as error:
             raise DiskError(f"{self.path}: {error.strerror}") from None
-        self.stored = decode(slot)
+        self.stored, self._slot = decode(slot), slot
         self._plan = plan
         self._bitmap = bytearray(-(-plan.count // 8))
         self._records = bytearray(RECORD.size * plan.count)
+
+    def doubt(self, *, doubted: bool) -> None:
+        """Note that the object as a whole was found wrong, or is right: records cannot tell that to a later run.
+
+        Raises:
+            DiskError: the checkpoint cannot be written.
+        """
+        slot = doubting(self._slot, doubted=doubted)
+        try:
+            os.pwrite(self._fd, slot + slot, 0)
+        except OSError as error:
+            raise DiskError(f"{self.path}: {error.strerror}") from None
+        self.stored, self._slot = decode(slot), slot
 
     def mark(self, index: int, digest: Digest) -> None:
         """Record that part ``index`` is in the output with ``digest``: the record first, then the bit."""
@@ -185,12 +199,12 @@ class Checkpoint:
             raise DiskError(
                 f"{self.path}: is no checkpoint of fastdl's and is left alone; move it away or name another"
             )
-        slots = [decode(slot) for slot in raw]
-        valid = [slot for slot in slots if slot is not None and layout(slot.plan)[1] == size]
+        slots = [(decode(slot), slot) for slot in raw]
+        valid = [(stored, slot) for stored, slot in slots if stored is not None and layout(stored.plan)[1] == size]
         if not valid:
             self.damage = "the checkpoint is damaged"
             return None
-        stored = max(valid, key=lambda slot: slot.generation)
+        stored, self._slot = max(valid, key=lambda pair: pair[0].generation)
         self._plan = stored.plan
         self._bitmap = bytearray(os.pread(self._fd, -(-stored.plan.count // 8), 2 * SLOT))
         self._records = bytearray(RECORD.size * stored.plan.count)

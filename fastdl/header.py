@@ -1,8 +1,9 @@
 """The head of a checkpoint: what it is about, byte by byte; ``checkpoint`` describes the whole file.
 
-A slot is ``<8s I I Q Q Q Q Q Q 32s 16s`` = magic, version, crc64 known, generation, size, part size, device and inode
+A slot is ``<8s I I Q Q Q Q Q Q 32s 16s`` = magic, version, flags, generation, size, part size, device and inode
 of ``OUT.part``, promised crc64, SHA-256 of the source's identity, stamp of ``OUT.part``; then ETag, Last-Modified and
 version id, each as a ``<H`` length and latin-1 bytes; zeros; and in its last eight bytes the xxh3-64 of all before.
+Flags: 1, the promised crc64 is known; 2, the object as a whole was found not to be what was promised, and is repaired.
 
 A slot is valid if and only if magic, version and hash are right, the numbers are possible and the lengths stay inside.
 """
@@ -26,6 +27,9 @@ _VERSION = 1
 MAX_GENERATION = 2**64 - 2  # the next one still fits
 _FIXED = struct.Struct("<8sIIQQQQQQ32s16s")
 _HASH = struct.Struct("<Q")
+_CRC64_KNOWN, _DOUBTED = 1, 2
+_FLAGS = struct.Struct("<I")
+_FLAGS_AT, _GENERATION_AT = 12, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Stored:
     inode: tuple[int, int]
     stamp: bytes
     generation: int
+    doubted: bool = False  # whether the whole was found wrong, and nobody has found it right since
 
 
 def identity_digest(identity: str) -> bytes:
@@ -78,7 +83,7 @@ def encode(header: Header, generation: int) -> bytes:
     fixed = _FIXED.pack(
         _MAGIC,
         _VERSION,
-        header.crc64 is not None,
+        _CRC64_KNOWN * (header.crc64 is not None),
         generation,
         header.plan.size,
         header.plan.part_size,
@@ -93,7 +98,20 @@ def encode(header: Header, generation: int) -> bytes:
         text.encode("latin-1", "replace") for text in (validator.etag, validator.last_modified, validator.version_id)
     ]
     body = fixed + b"".join(struct.pack("<H", len(text)) + text for text in texts)
-    body = body.ljust(SLOT - _HASH.size, b"\0")
+    return _sealed(body.ljust(SLOT - _HASH.size, b"\0"))
+
+
+def doubting(slot: bytes, *, doubted: bool) -> bytes:
+    """Return ``slot`` of the next generation, doubted or not."""
+    body = bytearray(slot[: -_HASH.size])
+    flags = _FLAGS.unpack_from(body, _FLAGS_AT)[0] & ~_DOUBTED | _DOUBTED * doubted
+    _FLAGS.pack_into(body, _FLAGS_AT, flags)
+    generation = min(_HASH.unpack_from(body, _GENERATION_AT)[0], MAX_GENERATION) + 1
+    _HASH.pack_into(body, _GENERATION_AT, generation)
+    return _sealed(bytes(body))
+
+
+def _sealed(body: bytes) -> bytes:
     return body + _HASH.pack(xxhash.xxh3_64_intdigest(body))
 
 
@@ -101,9 +119,7 @@ def decode(slot: bytes) -> Stored | None:
     """Read a slot; None unless it is whole, of this version, and its numbers are possible."""
     if len(slot) != SLOT or _HASH.unpack(slot[-8:])[0] != xxhash.xxh3_64_intdigest(slot[:-8]):
         return None
-    magic, version, has_crc, generation, size, part_size, device, inode, crc64, identity, stamp = _FIXED.unpack_from(
-        slot
-    )
+    magic, version, flags, generation, size, part_size, device, inode, crc64, identity, stamp = _FIXED.unpack_from(slot)
     if magic != _MAGIC or version != _VERSION or not MIN_PART_SIZE <= part_size <= MAX_PART_SIZE:
         return None
     plan = Plan(size, part_size)
@@ -116,4 +132,6 @@ def decode(slot: bytes) -> Stored | None:
         at += 2 + length
         if at > SLOT - 8:
             return None
-    return Stored(plan, identity, Validator(*texts), crc64 if has_crc else None, (device, inode), stamp, generation)
+    promised = crc64 if flags & _CRC64_KNOWN else None
+    validator, doubted = Validator(*texts), bool(flags & _DOUBTED)
+    return Stored(plan, identity, validator, promised, (device, inode), stamp, generation, doubted)

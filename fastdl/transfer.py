@@ -62,6 +62,7 @@ class Transfer:
         self._rng = rng
         self._trust = resumed and job.resume == "trust" and not output.sealed
         self._claims = replace(claims, trusted=self._trust and checkpoint.any_marked)
+        self._doubted = resumed and checkpoint.stored is not None and checkpoint.stored.doubted
         self._shown = job.source.shown
         self.plan = Plan(0, 1)
 
@@ -151,6 +152,7 @@ class Transfer:
     def _repair(self, follower: Follower, why: IntegrityError) -> str:
         def fetch(answers: Answers | None) -> None:
             follower.restart()
+            self._doubted = False
             self._claims = replace(self._claims, trusted=False)
             self._ranged(lambda _: None, answers=answers).run()
             self._fetched.crc64 = self._checkpoint.crc64
@@ -171,4 +173,9 @@ class Transfer:
             self._teller.tell(self._fetched.size or 0, 0)
 
         sized = self._found.info.size is not None
-        return verify(self._shown, self._claims, follower, self._fetched, watch, sized=sized)
+        proven = verify(self._shown, self._claims, follower, self._fetched, watch, sized=sized)
+        if self._doubted and proven in ("length", "none"):
+            raise IntegrityError(
+                f"{self._shown}: an earlier run found it wrong, and nothing is promised that clears it"
+            )
+        return proven

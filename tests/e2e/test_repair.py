@@ -191,6 +191,41 @@ def test_killed_while_it_asks_again(tmp_path: Path) -> None:
     assert (result["parts_reused"], result["parts_repaired"]) == (PARTS, [0])
 
 
+@pytest.mark.parametrize("wrong", [True, False])
+def test_killed_in_doubt_and_promised_nothing_afterwards(tmp_path: Path, *, wrong: bool) -> None:
+    """A checksum of the user's told that something is wrong; the next run has none, and is not content all the same."""
+    output, gate = tmp_path / "out" / "object", threading.Event()
+    output.parent.mkdir()
+    right, healthy = ranged(DATA), False
+
+    def handle(exchange: Exchange) -> None:
+        exchange.otherwise = right
+        if exchange.request.range == (0, SIZE) and not healthy:  # the second answers
+            gate.set()
+            stall_after(PART // 2)(exchange)
+        elif exchange.request.number == 1 and wrong:
+            flipped(0)(exchange)
+        else:
+            right(exchange)
+
+    arguments = ("-o", output, *FLAGS, "-x", 1, "-w", 1)
+    checksum = crc64.xz(DATA) if wrong else 1
+    with serving(handle) as server:
+        with running(tmp_path / "logs", server.url(), *arguments, "--checksum", f"crc64={checksum:016x}") as command:
+            command.wait_until(gate.is_set)
+            command.kill_tree()
+            command.wait_gone()
+        assert len(marked(checkpoint_of(output))[1]) == PARTS
+        healthy = True
+        command = run(tmp_path / "logs", server.url(), *arguments, expect=0 if wrong else 8)
+    if wrong:
+        assert output.read_bytes() == DATA
+        assert (command.result["parts_repaired"], command.result["integrity"]) == ([0], "length")
+    else:
+        assert "an earlier run found it wrong" in command.stderr
+        assert leftovers(output.parent) == []
+
+
 def test_killed_while_a_part_is_replaced(tmp_path: Path) -> None:
     """Its mark went before its bytes did: the next run fetches it as a missing one."""
     third = requests(tmp_path)[2]

@@ -10,6 +10,7 @@ import resource
 import stat
 import struct
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -98,6 +99,26 @@ def test_marks_come_back_with_their_digests(path: Path) -> None:
         assert marked == [Run(0, 1), Run(3, 5), Run(9, 10)]
         assert missing == [Run(1, 3), Run(5, 9)]
         assert [checkpoint.digest(index) for index in (0, 3, 4, 9)] == [DIGESTS[index] for index in (0, 3, 4, 9)]
+
+
+@pytest.mark.parametrize("crc64", [None, 0, 2**64 - 1])
+def test_doubt_is_kept_and_cleared(path: Path, crc64: int | None) -> None:
+    """Nothing else of the header changes, and marks and records stay; the newer of two slots tells."""
+    write(path, 3, 4, header=Header(HEADER.plan, IDENTITY, VALIDATOR, crc64, (7, 11), STAMP))
+    with closing(open_checkpoint(path)) as checkpoint:
+        first = checkpoint.stored
+        assert first is not None
+        checkpoint.doubt(doubted=True)
+    before = path.read_bytes()
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.stored == replace(first, doubted=True, generation=2)
+        assert checkpoint.runs()[0] == [Run(3, 5)]
+        checkpoint.doubt(doubted=False)
+        assert checkpoint.stored == replace(first, generation=3)
+    path.write_bytes(before[:SLOT] + path.read_bytes()[SLOT:])
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.stored == replace(first, generation=3)
+        assert checkpoint.digest(4) == DIGESTS[4]
 
 
 def test_a_part_that_is_not_what_was_recorded_is_unmarked(path: Path) -> None:
