@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -58,7 +59,7 @@ class S3Source:
         Raises:
             AccessDenied: the credentials expired and could not be refreshed.
         """
-        return self.asking("GET", info, {"x-amz-checksum-mode": "ENABLED"} if info is None else {})
+        return self.asking("GET", info, {"x-amz-checksum-mode": "ENABLED"} if info is None or info.size is None else {})
 
     def asking(
         self, method: str, info: ObjectInfo | None, headers: Mapping[str, str], part: int | None = None
@@ -92,8 +93,9 @@ class S3Source:
         region = region_of(refused)
         if region and region != self._place.region and not self._moved:
             self._moved = True
-            self._place = self._session.place(self._bucket, self._key, region)
-            return True
+            with suppress(UsageError):  # what is no region is no lesson
+                self._place = self._session.place(self._bucket, self._key, region)
+                return True
         skew = skew_of(refused)
         if skew is not None and not self._clock_offset:
             self._clock_offset = skew

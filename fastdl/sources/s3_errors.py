@@ -8,7 +8,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from fastdl.errors import AccessDenied, FastdlError, NotFound, ServerBusy
+from fastdl.errors import AccessDenied, Archived, FastdlError, NotFound, ServerBusy
 from fastdl.redact import printable
 from fastdl.sources.base import explain_plainly
 
@@ -66,6 +66,7 @@ def _meaning(fields: dict[str, str], bucket: str, key: str, refused: Refused) ->
     kind: type[FastdlError] = AccessDenied
     meaning = ""
     if code == "InvalidObjectState":
+        kind = Archived
         kept = f" in {fields['StorageClass']}" if fields.get("StorageClass") else ""
         command = f"aws s3api restore-object --bucket {bucket} --key {key} --restore-request Days=1"
         meaning = f"archived{kept}, and must be restored before it can be read ({command})"

@@ -14,7 +14,7 @@ from botocore.credentials import Credentials
 import fastdl
 from tests.e2e.command import left_to_workers, names, run
 from tests.e2e.s3 import PART, QUIET, fetch, get, login, nobodys_machine
-from tests.servers.s3 import BUCKET, KEY, REGION, RefusalError, S3Server, Stored, serving_s3
+from tests.servers.s3 import BUCKET, KEY, REGION, RefusalError, S3Server, Stored, refuse, serving_s3
 from tests.servers.scripted import Exchange, Handler, serving, short_206
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ KEYS = (
     *("a b", "a+b", "100%", "%41", "日本/ü", "what?versionId=1&x=y", "a#b", "a//b", "/lead", "a;b=c&d", "~'()*!,$@:"),
     *(".hidden", "...", "./x", "../x", "a/../b", "a/./b/."),
 )
+
+
+def refusing(status: int, code: str) -> Handler:
+    """Make a fault: an S3 error that comes whatever was asked."""
+    return lambda exchange: refuse(exchange, RefusalError(status, code))
 
 
 def later(servers: list[S3Server], change: Callable[[S3Server], None]) -> Handler:
@@ -135,13 +140,23 @@ def test_a_store_that_sends_in_circles_is_left(tmp_path: Path) -> None:
 
     def elsewhere(exchange: Exchange) -> None:
         region = f"eu-west-{exchange.request.number}"
-        server.refuse(exchange, RefusalError(301, "PermanentRedirect", fields={"x-amz-bucket-region": region}))
+        refuse(exchange, RefusalError(301, "PermanentRedirect", fields={"x-amz-bucket-region": region}))
 
     with serving_s3({"key": DATA}, faults=dict.fromkeys(range(1, 9), elsewhere)) as server:
         outcome = get(server, tmp_path)
         assert len(server.log) == 2
     assert outcome.code == 4
     assert "region eu-west-2" in outcome.message
+
+
+@pytest.mark.parametrize("region", ["a-", "..", "us east", "x" * 60, "-"])
+def test_what_is_no_region_is_not_followed(tmp_path: Path, region: str) -> None:
+    """A refusal is told as it came."""
+    refusal = RefusalError(400, "AuthorizationHeaderMalformed", parts={"Region": region})
+    with serving_s3({"key": DATA}, faults={1: lambda exchange: refuse(exchange, refusal)}) as server:
+        outcome = get(server, tmp_path)
+        assert len(server.log) == 1
+    assert (outcome.code, "AuthorizationHeaderMalformed" in outcome.message) == (4, True)
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
@@ -275,6 +290,19 @@ def test_the_first_answers_version_is_kept_to(tmp_path: Path, may: bool) -> None
         outcome = get(server, tmp_path, "-x", "2", "-w", "1")
     assert outcome.code == (0 if may else 7), outcome.message
     assert not may or (tmp_path / "out").read_bytes() == DATA
+
+
+def test_a_resumed_download_keeps_to_its_version(tmp_path: Path) -> None:
+    """The version that was begun is read to its end, though a newer one is there."""
+    gone = {1: short_206(PART), 3: refusing(404, "NoSuchKey")}
+    with serving_s3({"key": Stored(DATA, '"1"', version_id="1")}, faults=gone) as server:
+        assert get(server, tmp_path, "-x", "1", "-w", "1").code == 3
+        assert names(tmp_path) == {"out.part", "out.cp"}
+        server.put("key", Stored(OTHER, '"2"', version_id="2"))
+        outcome = get(server, tmp_path, "-x", "1", "-w", "1")
+        assert outcome.code == 0, outcome.message
+    assert (tmp_path / "out").read_bytes() == DATA
+    assert (outcome.last["parts_reused"], outcome.last["started_over"]) == (1, "")
 
 
 def test_who_may_not_name_versions_reads_the_object(tmp_path: Path) -> None:

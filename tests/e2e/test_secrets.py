@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import random
 import threading
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 import alibabacloud_oss_v2 as oss  # type: ignore[import-untyped, unused-ignore]
 import pytest
+from botocore.credentials import Credentials
 
 import fastdl
 from fastdl.sources import oss_roles
@@ -19,6 +21,7 @@ from tests.e2e.command import Outcome, run, running
 from tests.servers import scripted
 from tests.servers.oss import AccessKey, Stored, refusing, serving_oss
 from tests.servers.roles import serving_roles
+from tests.servers.s3 import REGION, RefusalError, refuse, serving_s3
 from tests.servers.scripted import Exchange, Handler, Server, ranged, script, serving, short_206, stall_after, status
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ OSS = {
     "OSS_SESSION_TOKEN": KEY.token or "",
     "OSS_REGION": "cn-hangzhou",
 }
+S3_KEY = Credentials("ASIACanaryKey", "CANARY-secret", "CANARY-token/+=")
 LOGIN, PROXY_LOGIN = "user:CANARY-password", "user:CANARY-proxy"
 QUERY = "x-oss-signature=CANARY-signature&x-oss-security-token=CANARY-query&token=CANARY-other"
 HEADERS = ("-H", "Authorization: Bearer CANARY-bearer", "-H", "X-Api-Key: CANARY-key")
@@ -180,6 +184,60 @@ def test_secrets_of_a_restoration(tmp_path: Path) -> None:
         assert {"GET", "POST", "HEAD"} == {seen.method for seen in server.log}
 
 
+@pytest.mark.parametrize("where", ["variables", "file", "process"])
+def test_secrets_of_s3_while_a_download_runs(tmp_path: Path, where: str) -> None:
+    """The secret key leaves the command's process by no way, the token only inside requests."""
+    gate, folder, variables = threading.Event(), tmp_path / "to", {"AWS_REGION": REGION, "HOME": str(tmp_path)}
+    folder.mkdir()
+    (tmp_path / ".aws").mkdir()
+    keys = {"aws_access_key_id": S3_KEY.access_key, "aws_secret_access_key": S3_KEY.secret_key}
+    keys |= {"aws_session_token": S3_KEY.token}
+    if where == "variables":
+        variables |= {name.upper(): value for name, value in keys.items()}
+    elif where == "file":
+        lines = [f"{name} = {value}" for name, value in keys.items()]
+        (tmp_path / ".aws" / "credentials").write_text("\n".join(("[default]", *lines)))
+    else:
+        answer = {"Version": 1, "AccessKeyId": S3_KEY.access_key, "SecretAccessKey": S3_KEY.secret_key}
+        (tmp_path / "answer.json").write_text(json.dumps(answer | {"SessionToken": S3_KEY.token}))
+        (tmp_path / ".aws" / "config").write_text(f"[default]\ncredential_process = cat {tmp_path}/answer.json\n")
+    with serving_s3({"key": DATA}, faults=holding_all(gate)) as server:
+        server.keys = {S3_KEY.access_key: S3_KEY}
+        look_inside(server, gate, folder, "s3://bucket/key", "--endpoint-url", server.url(""), variables=variables)
+        assert {seen.headers["x-amz-security-token"] for seen in server.log} == {S3_KEY.token}
+        assert not any(S3_KEY.secret_key.encode() in seen.raw for seen in server.log)
+
+
+@pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "ExpiredToken", "InvalidObjectState", "SlowDown"])
+@pytest.mark.parametrize("number", [1, 3], ids=["first answer", "later answer"])
+def test_failures_tell_no_secret_of_s3(tmp_path: Path, code: str, number: int) -> None:
+    """Refused at first or half-way, the text has S3's words and not the key's."""
+    fault: Handler = lambda exchange: refuse(exchange, RefusalError(503 if code == "SlowDown" else 403, code))  # noqa: E731
+    faults = dict.fromkeys(range(number, 60), fault) | ({1: short_206(10 * PART)} if number > 1 else {})
+    variables = {"AWS_ACCESS_KEY_ID": S3_KEY.access_key, "AWS_SECRET_ACCESS_KEY": S3_KEY.secret_key}
+    variables |= {"AWS_SESSION_TOKEN": S3_KEY.token, "AWS_REGION": REGION}
+    with serving_s3({"key": DATA}, faults=faults) as server:
+        server.keys = {S3_KEY.access_key: S3_KEY}
+        arguments = ("s3://bucket/key", "-o", "out", "-v", *QUICK, "--endpoint-url", server.url(""))
+        outcome = run(*arguments, cwd=tmp_path, variables=variables)
+    assert (outcome.code, code in outcome.message) == (5 if code == "SlowDown" else 4, True)
+    check_outcome(outcome, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["CANARY-secret\n", "[default\naws_secret_access_key = CANARY-secret\n", "[CANARY]\nx\n"]
+)
+@pytest.mark.parametrize("name", ["config", "credentials"])
+def test_broken_files_of_aws_tell_no_secret(tmp_path: Path, name: str, text: str) -> None:
+    """Whatever is wrong with them."""
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / name).write_text(text)
+    quiet = {"AWS_EC2_METADATA_DISABLED": "true"}
+    outcome = run("s3://bucket/key", "-o", "out", "-v", *QUICK, cwd=tmp_path, variables=quiet)
+    assert outcome.code in (2, 4), outcome.message
+    check("stderr", outcome.stderr)
+
+
 BAD_PROFILES = {
     "no section": f"accessKeySecret = {KEY.secret}\n",
     "a broken section": f"[default\naccessKeySecret = {KEY.secret}\n",
@@ -306,6 +364,9 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "a proxy of another kind": ("http://127.0.0.1:1/x", "--proxy", f"socks5://{PROXY_LOGIN}@127.0.0.1:1"),
     "a proxy password with a hash": ("http://127.0.0.1:1/x", "--proxy", "http://user:CANARY#x@127.0.0.1:1"),
     "a proxy with a bad port": ("http://127.0.0.1:1/x", "--proxy", f"http://{PROXY_LOGIN}@127.0.0.1:odd"),
+    "an endpoint of S3 with a login": ("s3://bucket/key", "--endpoint-url", f"http://{LOGIN}@127.0.0.1:1"),
+    "an endpoint of S3 with a bad port": ("s3://bucket/key", "--endpoint-url", f"http://{LOGIN}@127.0.0.1:odd"),
+    "a login for s3": (f"s3://{LOGIN}@bucket/key",),
     "an endpoint with a login": ("oss://bucket/key", "--endpoint-url", f"http://{LOGIN}@127.0.0.1:1"),
     "an endpoint with a login, no scheme": ("oss://bucket/key", "--endpoint-url", f"{LOGIN}@127.0.0.1:1"),
     "an endpoint with a bad port": ("oss://bucket/key", "--endpoint-url", f"http://{LOGIN}@127.0.0.1:odd"),

@@ -95,16 +95,7 @@ class S3Server(Server):
         try:
             self._serve_object(exchange)
         except RefusalError as refusal:
-            self.refuse(exchange, refusal)
-
-    def refuse(self, exchange: Exchange, refusal: RefusalError) -> None:
-        """Answer with an error as S3 words it; a HEAD gets its head only."""
-        number = exchange.request.number
-        parts = {"Code": refusal.code, "Message": refusal.message, "RequestId": f"REQ{number}", "HostId": "host/id="}
-        inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in (parts | refusal.parts).items())
-        xml = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
-        fields = {"x-amz-request-id": f"REQ{number}", "x-amz-id-2": "host/id=", "Content-Type": "application/xml"}
-        exchange.reply(refusal.status, fields | refusal.fields | self._date(), xml)
+            refuse(exchange, refusal, self.now())
 
     def _serve_object(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -183,13 +174,10 @@ class S3Server(Server):
         if headers.get("if-match", stored.etag) != stored.etag:
             raise RefusalError(412, "PreconditionFailed")
 
-    def _date(self) -> dict[str, str]:
-        return {"Date": format_datetime(self.now(), usegmt=True)}
-
     def _send(self, exchange: Exchange, stored: Stored, query: str) -> None:
         request, size = exchange.request, len(stored.body)
         fields = {"ETag": stored.etag, "Last-Modified": LAST_MODIFIED, "Accept-Ranges": "bytes", **stored.fields}
-        fields |= self._date()
+        fields["Date"] = format_datetime(self.now(), usegmt=True)
         if stored.version_id is not None:
             fields["x-amz-version-id"] = stored.version_id
         status, (start, stop) = 200, (0, size)
@@ -212,6 +200,17 @@ class S3Server(Server):
             fields |= stored.checksums
         source = as_source(stored.body)
         exchange.reply(status, fields | {"Content-Length": str(stop - start)}, pieces(source, start, stop))
+
+
+def refuse(exchange: Exchange, refusal: RefusalError, now: datetime | None = None) -> None:
+    """Answer with an error as S3 words it; a HEAD gets its head only."""
+    number = exchange.request.number
+    parts = {"Code": refusal.code, "Message": refusal.message, "RequestId": f"REQ{number}", "HostId": "host/id="}
+    inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in (parts | refusal.parts).items())
+    xml = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
+    fields = {"x-amz-request-id": f"REQ{number}", "x-amz-id-2": "host/id=", "Content-Type": "application/xml"}
+    fields["Date"] = format_datetime(now or datetime.now(UTC), usegmt=True)
+    exchange.reply(refusal.status, fields | refusal.fields, xml)
 
 
 @contextmanager
