@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MARGIN = 300.0  # seconds before they expire that credentials are replaced, if they live for ...
 _SHARE = 4  # ... so many times as long; else this share of their life before
-_NAP = 1.0  # seconds after a failed renewal before the next one, while the old ones still hold
+_NAP = 1.0  # seconds at least from a failed renewal to the next: the download waits for each
 _MOST = 4  # values of a tuple: id, secret, token, expiry
 log = logging.getLogger("fastdl")
 
@@ -53,10 +53,11 @@ class Login:
             try:
                 self._keep(self._fresh(), now)
             except FastdlError as error:
-                if self._kept is None or now >= self._expires_at:
+                left = self._expires_at - self._clock()
+                if self._kept is None or left <= 0:
                     raise
-                log.warning("%s; the old credentials hold on for %.0f s", error, self._expires_at - now)
-                self._renew_at = now + _NAP
+                log.warning("%s; the old credentials hold on for %.0f s", error, left)
+                self._renew_at = self._expires_at - left + max(_NAP, left / _SHARE)
         return self._kept
 
     def drop(self) -> None:

@@ -189,16 +189,25 @@ def test_the_accelerating_endpoints_are_no_region(tmp_path: Path, endpoint: str)
         assert run(*command, "--region", "cn-hangzhou", cwd=tmp_path, variables=login()).code == 0
 
 
-def test_the_endpoint_follows_from_the_region(tmp_path: Path) -> None:
-    """A region alone means its public endpoint, over TLS."""
+@pytest.mark.parametrize(
+    ("variables", "host"),
+    [
+        ({}, "oss-eu-central-1"),
+        ({"OSS_ENDPOINT": "internal"}, "oss-eu-central-1-internal"),
+        ({"OSS_ENDPOINT": "dual-stack"}, "eu-central-1.oss"),
+        ({"OSS_ENDPOINT": "accelerate-overseas"}, "oss-accelerate-overseas"),
+    ],
+)
+def test_the_endpoint_follows_from_the_region(tmp_path: Path, variables: dict[str, str], host: str) -> None:
+    """A region alone means its public endpoint, with the name of a kind that kind's; over TLS."""
     with serving(status(502)) as server:
         outcome = run(
             *("oss://bucket/key", "-o", "out", "--region", "oss-eu-central-1", "--retry", "0"),
             *("--proxy", server.url("")),
             cwd=tmp_path,
-            variables=login(),
+            variables=login() | variables,
         )
-        assert server.log[0].target == "bucket.oss-eu-central-1.aliyuncs.com:443"
+        assert server.log[0].target == f"bucket.{host}.aliyuncs.com:443"
     assert outcome.code == 5
 
 

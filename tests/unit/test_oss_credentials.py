@@ -193,13 +193,13 @@ def test_credentials_that_come_expired_are_used_until_refused() -> None:
 
 
 def test_a_renewal_that_fails_ends_nothing_while_the_old_ones_hold(caplog: pytest.LogCaptureFixture) -> None:
-    """It is tried again after a moment, and the failure is final once they have expired."""
+    """It is tried again after a quarter of what is left, and the failure is final once they have expired."""
     hour = Rotating(3600)
     assert hour.at(0) == "id1"
     hour.failure = NetworkError("STS cannot be asked")
-    assert [hour.at(3400), hour.at(3400.5), hour.asked] == ["id1", "id1", 2]
+    assert [hour.at(3400), hour.at(3449), hour.asked] == ["id1", "id1", 2]
     assert "the old credentials hold on for 200 s" in caplog.text
-    assert (hour.at(3402), hour.asked) == ("id1", 3)
+    assert (hour.at(3451), hour.asked) == ("id1", 3)
     with pytest.raises(NetworkError, match="STS cannot be asked"):
         hour.at(3601)
     hour.failure = None
