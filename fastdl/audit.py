@@ -177,7 +177,12 @@ class Audit:
         with Follower(self._file.fd, self._claims.kinds) as follower:
             try:
                 proven = verify(
-                    self._shown, self._claims, follower, self._fetched, lambda: self._teller.tell(0, 0), sized=False
+                    self._shown,
+                    self._claims,
+                    follower,
+                    self._fetched,
+                    lambda: self._teller.tell(self._file.size, 0),
+                    sized=False,
                 )
             except IntegrityError as error:
                 self._reason = str(error).removeprefix(f"{self._shown}: ")

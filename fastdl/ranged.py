@@ -7,11 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from fastdl.crew import OUTPUT, Crew
-from fastdl.errors import AccessDenied, Archived, DiskError, FastdlError, NetworkError, Refused, ServerBusy
+from fastdl.errors import DiskError, FastdlError, NetworkError, ServerBusy
 from fastdl.limit import Limit
 from fastdl.messages import Fetch, Rehash, Report, Trimmed
 from fastdl.plan import Run
 from fastdl.pool import Died
+from fastdl.renewal import Renewal
 from fastdl.schedule import Lease, Schedule
 from fastdl.steering import TICK, Steering
 
@@ -41,8 +42,7 @@ class RangedDownload:
     """One object on its way; ``fetched`` is kept up to date for whoever shows progress.
 
     Parts missing in ``checkpoint`` are fetched and marked there, marked ones are hashed. With ``answers`` the parts it
-    names are fetched instead, and it hears of them. ``final`` hears of the runs that
-    nobody will change any more.
+    names are fetched instead, and it hears of them. ``final`` hears of the runs that nobody will change any more.
     """
 
     def __init__(
@@ -96,8 +96,7 @@ class RangedDownload:
         self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng)
         self._steering = Steering(self._crew, self._schedule, self._limit, line, limit_rate)
         self._slots: dict[int, int] = {}  # of orders
-        self._renewed_after = 0  # orders up to this number carry credentials that were replaced since
-        self._proven = True  # the newest credentials, or the first ones, were accepted
+        self._renewal = Renewal(source)
 
     def run(self, found: Probe | None = None) -> None:
         """Fetch every missing part, judge every marked one; the body of ``found`` is used as far as it is parts.
@@ -180,7 +179,7 @@ class RangedDownload:
                 else:
                     self._mark(index, digest)
                     self._final(Run(index, index + 1))
-                    self._proven |= event.number > self._renewed_after
+                    self._renewal.accepted(event.number)
             self._schedule.complete(event.number, len(event.digests))
         if event.finished:
             self._end(event.number, event.error, lease)
@@ -205,30 +204,15 @@ class RangedDownload:
             self._schedule.again(rest)
             return
         error = error or FastdlError(f"a worker ended part {rest.first} without a word")
-        learnt = isinstance(error, Refused) and self._source.adapt(error)
-        if learnt:
-            self._renewed_after = max([number, *self._slots])
-        if isinstance(error, Refused):
-            error = self._source.explain(error)
+        error, again = self._renewal.judge(number, error, max([number, *self._slots]))
         log.debug("part %d: %s", rest.first, error)
         if isinstance(error, ServerBusy):
             self._steering.refused(self._clock())
-        denied = isinstance(error, AccessDenied) and not isinstance(error, Archived)
-        if learnt or (denied and self._renewed(number)):
+        if again:
             self._schedule.again(rest, rehash=lease.rehash)
         else:
             self._schedule.fail(rest, error, self._clock(), lease.taken)
         self._fetched.retries += 1
-
-    def _renewed(self, number: int) -> bool:
-        """Renew credentials, once for all orders given before; False if the new ones are refused as well."""
-        if number <= self._renewed_after:
-            return True
-        if not self._proven or not self._source.renew():
-            return False
-        self._proven = False
-        self._renewed_after = max([number, *self._slots])
-        return True
 
     def _bury(self, died: Died) -> None:
         log.debug("a worker died (%d): %s", died.code, died.last_words)
@@ -259,7 +243,6 @@ class RangedDownload:
             self._steering.end(number)
 
     def _look(self) -> None:
-        """Look at the counts and the file, and tell of the progress."""
         now = self._clock()
         if now < self._next_look:
             return
