@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastdl.plan import Plan
     from fastdl.result import Fetched
 
+_MOST = 3  # times the object's bytes that a run may receive: the first answers, the second ones, all later ones
 _ROUNDS = 8  # of answers after the second ones: who answers in so many ways will not stop
 log = logging.getLogger("fastdl")
 
@@ -79,7 +80,8 @@ def _repaired(
     votes = Votes(checkpoint.digest)
     fetch(Answers(votes, [Run(0, plan.count)]))
     # Half of the object: the rest of three times is for what servers send that nobody waits for any more.
-    settle(plan, checkpoint, fetch, votes, min(plan.size, max(plan.size // 2, 2 * plan.part_size)))
+    budget = min(plan.size, max(plan.size // 2, 2 * plan.part_size), _MOST * plan.size - fetched.bytes_fetched)
+    settle(plan, checkpoint, fetch, votes, budget)
     if votes.undecided:
         raise IntegrityError(f"{why}; parts {named(votes.disputed)} came different again and again")
     if not votes.disputed:

@@ -23,6 +23,7 @@ from tests.servers.scripted import (
     script,
     serving,
     stall_after,
+    truncate_after,
 )
 
 if TYPE_CHECKING:
@@ -122,6 +123,18 @@ def test_a_byte_flipped_in_every_answer(tmp_path: Path, parts: int) -> None:
         assert server.sent <= 3 * len(data)
     assert leftovers(output.parent) == []
     assert "came different again and again" in command.stderr
+
+
+def test_bytes_that_were_lost_count(tmp_path: Path) -> None:
+    """What came before a connection broke is of the three times as well, so that no third answer is left to ask for."""
+    data = DATA[:PART]
+    right = ranged(data, extra_headers={"x-oss-hash-crc64ecma": str(crc64.xz(data))})
+    faults = {1: truncate_after(1000), 2: flipped(0)}
+    with serving(script(faults, otherwise=right)) as server:
+        with pytest.raises(fastdl.IntegrityError, match="parts 0 came different"):
+            fastdl.download(server.url(), tmp_path / "out")
+        assert (server.sent, len(server.log)) == (1000 + 2 * PART, 3)
+    assert leftovers(tmp_path) == []
 
 
 def test_a_wrong_promise_costs_one_more_pass(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fastcrc import crc64
 
 import fastdl
-from tests.e2e.partial import leftovers
+from tests.e2e.partial import checkpoint_of, leftovers
 from tests.e2e.processes import run, running
 from tests.servers.scripted import Exchange, Handler, flipped, ignores_range, ranged, serving, stall_after
 
@@ -231,6 +231,37 @@ def test_no_repair_beside_a_download(folder: Path, tmp_path: Path) -> None:
             gate.set()
             assert download.wait() == 0, download.stderr
         assert leftovers(folder) == ["object"]
+
+
+def test_no_download_beside_a_repair(folder: Path, tmp_path: Path) -> None:
+    """While a repair goes on a download of the same path ends with exit code 10, records or none."""
+    holding, begun, gate = threading.Event(), threading.Event(), threading.Event()
+
+    def handle(exchange: Exchange) -> None:
+        def hold() -> None:
+            begun.set()
+            exchange.hold(gate)
+
+        if exchange.request.range != (0, 1) and holding.is_set():
+            exchange.break_body(10, hold)
+        PLAIN(exchange)
+
+    for records in (True, False):
+        for event in (holding, begun, gate):
+            event.clear()
+        with serving(handle) as server:
+            path = kept(folder, server.url()) if records else written(folder)
+            damage(path, 3)
+            names = leftovers(folder)
+            holding.set()
+            with running(tmp_path / "logs", "verify", path, server.url(), "--repair") as command:
+                command.wait_until(begun.is_set)
+                run(tmp_path / "logs", server.url(), "-o", path, expect=10)
+                gate.set()
+                assert command.wait() == 0, command.stderr
+        assert path.read_bytes() == DATA
+        assert leftovers(folder) == names
+        checkpoint_of(path).unlink(missing_ok=True)
 
 
 def test_a_server_without_ranges_gives_only_its_promise(folder: Path) -> None:
