@@ -26,7 +26,6 @@ from fastdl.job import (
 from fastdl.plan import check_part_size
 from fastdl.progress import Listeners
 from fastdl.sequence import Download
-from fastdl.sumfile import SumFile, is_url, same_origin, segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,6 +173,8 @@ def download(
     target = target_path(path, url)
     sums = None
     if checksum_file is not None:
+        from fastdl.sumfile import SumFile, is_url, same_origin, segments_of  # noqa: PLC0415 - few have one
+
         sums = SumFile(os.fsdecode(checksum_file), segments_of(url), target.name)
         if is_url(sums.where):
             sums_source = resolve(sums.where, own_headers if same_origin(sums.where, url) else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import sys
@@ -11,22 +12,36 @@ from typing import NoReturn
 import click
 
 from fastdl import __version__
-from fastdl.commands.get import get
-from fastdl.commands.head import head
-from fastdl.commands.verify import verify
 from fastdl.errors import DiskError, FastdlError, UsageError
 from fastdl.redact import printable
 from fastdl.terminal import Stopped, print_json
 
 
+_COMMANDS = ("get", "head", "verify")  # each the function of its name in the module of its name
+
+
 class _DefaultGet(click.Group):
-    """A group whose first argument may be a URL or a flag of ``get``: ``fastdl URL`` is ``fastdl get URL``."""
+    """A group whose first argument may be a URL or a flag of ``get``: ``fastdl URL`` is ``fastdl get URL``.
+
+    A command is imported when it is asked for: a small download would pay for the others.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """Name the commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """Import a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"fastdl.commands.{cmd_name}"), cmd_name)
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the ``get`` in that the user left out."""
         if not args:
             args = ["--help"]
-        if args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
+        if args[0] not in (*_COMMANDS, "-h", "--help", "--version"):
             args = ["get", *args]
         return super().parse_args(ctx, args)
 
@@ -38,11 +53,6 @@ def cli() -> None:
 
     `fastdl URL` is short for `fastdl get URL`.
     """
-
-
-cli.add_command(get)
-cli.add_command(head)
-cli.add_command(verify)
 
 
 def main() -> NoReturn:

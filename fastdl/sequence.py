@@ -18,7 +18,6 @@ from fastdl.errors import Archived, IntegrityError, NotFound, ObjectChanged, Usa
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
 from fastdl.http import Transport
-from fastdl.kept import changed_parts, reuse
 from fastdl.output import Output, check_path, create_output, part_path_of, reopen_output
 from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe, why_not_same
@@ -85,6 +84,8 @@ class Download:
         claims = Claims(self._checksums, worth_comparing(promises, found.info.crc64))
         resumed = output is not None and not self._started_over
         if resumed and output is not None and output.published and checkpoint.stored is not None:
+            from fastdl.kept import changed_parts, reuse  # noqa: PLC0415 - few runs find what they would make
+
             plan = checkpoint.stored.plan
             self._fetched.size = plan.size
             changed = changed_parts(

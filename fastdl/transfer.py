@@ -14,7 +14,6 @@ from fastdl.output import check_room
 from fastdl.plan import Plan, make_plan
 from fastdl.proof import Claims, verify
 from fastdl.ranged import RangedDownload
-from fastdl.repair import repair
 from fastdl.retry import Attempts
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ class Transfer:
         )
 
     def _repair(self, follower: Follower, why: IntegrityError) -> str:
+        from fastdl.repair import repair  # noqa: PLC0415 - hardly ever needed
+
         def fetch(answers: Answers | None) -> None:
             follower.restart()
             self._doubted = False
