@@ -16,7 +16,6 @@ from fastdl.errors import DiskError, FastdlError, UsageError
 from fastdl.redact import printable
 from fastdl.terminal import Stopped, print_json
 
-
 _COMMANDS = ("get", "head", "verify")  # each the function of its name in the module of its name
 
 
