@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from fastdl.plan import Plan, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 DATA = random.Random(3).randbytes(1_000_003)
 PLAN = Plan(len(DATA), 10_000)
@@ -92,6 +92,6 @@ def test_what_kills_every_worker_is_an_error(path: Path) -> None:
 
 
 def workers() -> list[int]:
-    """List this process's children."""
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123 - a line of /proc
-        return [int(pid) for pid in file.read().split()]
+    """List the workers among this process's children, which may be servers of other tests too."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in children if b"fastdl.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
