@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tests.servers.nginx import Nginx
-from tests.servers.program import free_port
+from tests.servers.program import free_port, program, running_program
 from tests.servers.ranges import clip_range, content_range, parse_range
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ DELAY = 0.05  # seconds to the first byte
 CRAWL = 10_000  # bytes per second of the connection that crawls
 STALLING, CRAWLING = 3, 5  # which connections misbehave, counted from 1 by their first requests
 _MODULES = Path("/usr/lib/nginx/modules")
-_DEADLINE = 10.0  # seconds for a server to start or to stop
+_DEADLINE = 10.0  # seconds for a server to answer
 # nginx waits after each piece for as long as the piece should have taken, late by up to a millisecond, and not at all
 # after the last piece of an answer. At 25 ms a piece both errors are a few per cent, in opposite directions.
 _PIECE = 250_000
@@ -99,9 +97,9 @@ def capped_line(root: Path, *, limit_conn: int | None = None, misbehaving: bool 
     Raises:
         RuntimeError: nginx or its Lua module is missing, or did not start.
     """
-    binary = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if binary is None or not (_MODULES / "ngx_http_lua_module.so").exists():
-        raise RuntimeError("nginx or its Lua module is missing: apt-get install nginx-light libnginx-mod-http-lua")
+    binary = program("nginx", "nginx-light")
+    if not (_MODULES / "ngx_http_lua_module.so").exists():
+        raise RuntimeError("nginx's Lua module is missing: apt-get install libnginx-mod-http-lua")
     with TemporaryDirectory(prefix="fastdl-line-", ignore_cleanup_errors=True) as folder:
         server = Nginx(free_port(), Path(folder), None)
         config = _CONFIG.format(
@@ -120,7 +118,7 @@ def capped_line(root: Path, *, limit_conn: int | None = None, misbehaving: bool 
         )
         Path(folder, "nginx.conf").write_text(config)
         command = [binary, "-p", folder, "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"]
-        with _running(command, server.port):
+        with running_program(command, server.port, Path(folder, "output")):
             yield server
 
 
@@ -146,35 +144,9 @@ def repeating(piece: Path, rate: int = 0) -> Iterator[str]:
     All connections together get ``rate`` bytes a second; 0 is no limit. ``/SIZE/SHA256`` promises that digest.
     """
     port = free_port()
-    with _running([sys.executable, "-m", "bench.servers", str(piece), str(port), str(rate)], port):
+    command = [sys.executable, "-m", "bench.servers", str(piece), str(port), str(rate)]
+    with running_program(command, port, piece.with_name("output")):
         yield f"http://127.0.0.1:{port}/"
-
-
-@contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + _DEADLINE
-        while not _accepts(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} did not start (exit {process.poll()}); what it said is above")
-            time.sleep(0.01)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(_DEADLINE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 class _Pace:
