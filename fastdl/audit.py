@@ -97,7 +97,11 @@ class Audit:
                 self._reason = f"it has {self._file.size} bytes, the object has {size}"
                 return self._result(0, "", set(), set())
             with closing(in_memory(self._plan)) as hashed:
-                return self._compare(hashed, records if known else None)
+                result = self._compare(hashed, records if known else None)
+            if result.parts_repaired and not known and records.stored is not None:
+                log.warning("%s: its records were of other bytes than it has now, and are removed", self._look.path)
+                records.remove()
+            return result
 
     def _ask(self) -> int | None:
         """Ask the store for the object's first byte, and with it for size and promises."""

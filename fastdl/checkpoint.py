@@ -40,6 +40,7 @@ _EMPTY = bytes(RECORD.size)
 _BLOCK = 1024 * 1024
 _FEW = 2**15  # parts that plain Python looks through in 20 ms
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 log = logging.getLogger("fastdl")
 
 
@@ -217,8 +218,10 @@ class Checkpoint:
         return stored
 
 
-def open_checkpoint(path: Path | None) -> Checkpoint:
+def open_checkpoint(path: Path | None, *, writable: bool = True) -> Checkpoint:
     """Open or create the checkpoint at ``path`` and lock it; None keeps it in memory, of use to this run only.
+
+    One that is not ``writable`` must be there already, and may be read by others at the same time.
 
     Raises:
         Busy: another downloader holds it.
@@ -228,14 +231,14 @@ def open_checkpoint(path: Path | None) -> Checkpoint:
         return Checkpoint(None, anonymous_descriptor())
     while True:
         try:
-            fd = os.open(path, _FLAGS, 0o600)
+            fd = os.open(path, _FLAGS if writable else _READING, 0o600)
         except OSError as error:
             raise DiskError(f"{path}: the checkpoint cannot be opened: {error.strerror}") from None
         try:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            if not stat.S_ISREG(status.st_mode) or (writable and status.st_uid != os.geteuid()):
                 raise DiskError(f"{path}: is no checkpoint of this user")
-            lock(fd, path)
+            lock(fd, path, shared=not writable)
             if is_named(fd, path):
                 return Checkpoint(path, fd)
         except BaseException:

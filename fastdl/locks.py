@@ -18,15 +18,15 @@ _NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS))
 log = logging.getLogger("fastdl")
 
 
-def lock(fd: int, path: Path) -> None:
-    """Lock an open file until ``unlock``, or until its last descriptor closes.
+def lock(fd: int, path: Path, *, shared: bool = False) -> None:
+    """Lock an open file until ``unlock``, or until its last descriptor closes; ``shared`` with others who only read.
 
     Raises:
         Busy: another downloader holds it.
         DiskError: the file system refuses.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy(f"{path}: another downloader holds it") from None
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from contextlib import ExitStack, suppress
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastdl.checkpoint import Checkpoint
+
+log = logging.getLogger("fastdl")
 
 
 class FileThere:
@@ -71,14 +74,20 @@ class FileThere:
             raise DiskError(f"{self.path}: {error.strerror}") from None
 
 
-def open_records(path: Path, stack: ExitStack) -> Checkpoint:
+def open_records(path: Path, stack: ExitStack, *, writable: bool, needed: bool) -> Checkpoint:
     """Open the records kept at ``path``, or none if there are none; locked until ``stack`` ends.
 
     Raises:
         Busy: a download of this file goes on.
+        DiskError: they cannot be read, and are ``needed``.
     """
-    there = path.exists()
-    records = open_checkpoint(path if there else None)
+    try:
+        records = open_checkpoint(path if path.exists() else None, writable=writable)
+    except DiskError as error:
+        if needed:
+            raise
+        log.warning("%s; the records are not used", error)
+        records = open_checkpoint(None)
     stack.callback(records.close)
     return records
 

@@ -121,10 +121,11 @@ def verify(
     look = Look(target, source, checksums, repair, line, workers, connections, limit_rate, backoff, max_time)
     with ExitStack() as stack:
         file = stack.enter_context(FileThere(target, writable=repair))
-        records = open_records(records_path, stack)
+        needed = repair or (source is None and not checksums)
+        records = open_records(records_path, stack, writable=repair, needed=needed)
         if source is None and not checksums and not records.complete:
             raise UsageError(
-                f"{target}: nothing to hold it against: give a URL or a checksum; {records_path} is no record"
+                f"{target}: nothing to hold it against: give a URL or a checksum; {records_path} has no records"
             )
         if repair:
             keep_others_out(target, records, records_path, stack)

@@ -73,6 +73,8 @@ def summary(result: VerifyResult) -> str:
         text = f"{result.path}: bad"
         if result.parts_bad:
             text = f"{result.path}: {len(result.parts_bad)} of {result.parts} parts are bad: {named(result.parts_bad)}"
+        if result.parts_repaired:
+            text += f"; replaced: {named(result.parts_repaired)}"
         return text + (f"; {result.reason}" if result.reason else "")
     text = f"{result.path}: good, {result.parts} parts, crc64 {result.crc64:016x}, by {result.integrity}"
     if result.parts_repaired:

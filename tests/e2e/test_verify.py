@@ -87,6 +87,30 @@ def test_a_repair_moves_the_bad_parts_only(folder: Path, tmp_path: Path) -> None
     assert fastdl.verify(path).good
 
 
+def test_a_repair_to_another_object_takes_the_old_records_away(folder: Path, tmp_path: Path) -> None:
+    """They would call the repaired file bad."""
+    with serving(PLAIN) as server:
+        path = kept(folder, server.url())
+    newer = bytes([DATA[0] ^ 1]) + DATA[1:]
+    with serving(ranged(newer, etag='"newer"')) as server:
+        command = run(tmp_path / "logs", "verify", path, server.url(), "--repair")
+        assert "are removed" in command.stderr
+        assert path.read_bytes() == newer
+        assert leftovers(folder) == ["object"]
+
+
+def test_a_repair_that_does_not_meet_the_digest_names_what_it_replaced(folder: Path, tmp_path: Path) -> None:
+    """The object is right as the server gives it, and is not what the user expects."""
+    with serving(PLAIN) as server:
+        path = kept(folder, server.url())
+        damage(path, 3)
+        command = run(
+            tmp_path / "logs", "verify", path, server.url(), "--repair", "--checksum", "crc64=" + 16 * "0", expect=8
+        )
+    assert path.read_bytes() == DATA
+    assert command.stdout.startswith(f"{path}: bad; replaced: 3; crc64 is {CRC}, expected 0")
+
+
 @pytest.mark.parametrize("handler", [PLAIN, PROMISING], ids=["no promise", "promise"])
 def test_without_records_a_second_copy_names_bad_parts(folder: Path, handler: Handler) -> None:
     """The parts are fetched and compared, not stored; a repair then stores those that differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import logging
@@ -276,6 +277,18 @@ def test_the_last_generation_is_followed_by_another_one(path: Path) -> None:
     write(path, 2)
     with closing(open_checkpoint(path)) as checkpoint:
         assert checkpoint.runs()[0] == [Run(2, 3)]
+
+
+def test_readers_share_and_write_nothing(path: Path) -> None:
+    """Records may lie where nobody can write; while somebody reads them nobody changes them."""
+    write(path, 0)
+    with closing(open_checkpoint(path)), pytest.raises(Busy):
+        open_checkpoint(path, writable=False)
+    with closing(open_checkpoint(path, writable=False)) as one, closing(open_checkpoint(path, writable=False)) as two:
+        assert one.digest(0) == two.digest(0) == DIGESTS[0]
+        assert fcntl.fcntl(one._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        with pytest.raises(Busy):
+            open_checkpoint(path)
 
 
 def test_a_second_downloader_is_kept_out(path: Path) -> None:
