@@ -78,3 +78,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """The lazy package behaves as an eager one."""
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = fastdl.nonsense
+
+
+def test_the_package_shows_what_it_offers() -> None:
+    """And nothing else, though hardly anything of it is imported yet."""
+    assert dir(fastdl) == sorted(fastdl.__all__)
+    assert all(getattr(fastdl, name) is not None for name in fastdl.__all__)
