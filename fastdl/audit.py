@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import open_checkpoint
 from fastdl.crew import OWN
-from fastdl.errors import IntegrityError
+from fastdl.errors import IntegrityError, UsageError
 from fastdl.follower import Follower
 from fastdl.hashing import hash_parts
 from fastdl.header import STAMP, Header, identity_digest
@@ -127,7 +127,7 @@ class Audit:
             why = "they are of another URL"
         elif self._found is not None:
             why = why_not_same(stored, self._found)
-        if not why and stored.doubted:
+        if not why and records.doubted:
             why = "they are of a download that was found wrong"
         if why:
             log.warning("%s: its records are not used: %s", self._look.path, why)
@@ -153,12 +153,17 @@ class Audit:
             for index in range(self._plan.count):
                 votes.hear(index, hashed.digest(index))
             proven = "records"
+        if records is None and not self._servable and not self._reason and not self._empty:
+            raise UsageError(
+                f"{self._shown}: promises no digest and serves no ranges, so nothing can be compared; give a checksum"
+            )
+        agreed = records is not None and not votes.disputed  # so what differs from the server's may be the better
         if not votes.disputed and self._servable and (self._reason or records is None):
             votes = Votes(hashed.digest)
             self._fetch(hashed, Answers(votes, [Run(0, self._plan.count)]))
             proven = "bytes"
         before = {index: hashed.digest(index) for index in votes.disputed}
-        if before and self._look.repair and self._servable:
+        if before and self._look.repair and self._servable and not agreed:
             settle(self._plan, hashed, lambda answers: self._fetch(hashed, answers), votes, _BUDGET * self._plan.size)
             self._file.sync()
             if not votes.undecided:
@@ -168,6 +173,11 @@ class Audit:
         if bad or self._reason:
             proven = ""
         return self._result(0 if bad and self._look.repair else hashed.crc64, proven or "length", bad, repaired)
+
+    @property
+    def _empty(self) -> bool:
+        """Whether file and object are known to have no bytes, which is all that can be known of them."""
+        return self._found is not None and self._found.info.size == 0
 
     @property
     def _servable(self) -> bool:

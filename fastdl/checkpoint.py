@@ -71,6 +71,11 @@ class Checkpoint:
         """Whether every part is marked."""
         return self.any_marked and not self.runs()[1]
 
+    @property
+    def doubted(self) -> bool:
+        """Whether the object as a whole was found wrong, and nothing cleared it since."""
+        return self.stored is not None and self.stored.doubted
+
     def is_about(self, stamp: bytes) -> bool:
         """Tell whether there is anything to resume from in the file that carries ``stamp``."""
         return self.any_marked and self.stored is not None and self.stored.stamp == stamp

@@ -207,7 +207,11 @@ class Download:
         """Judge a file that an earlier run published, and that still is what its records say."""
         self._fetched.crc64, self._fetched.parts_reused = checkpoint.crc64, plan.count
         with Follower(output.fd, claims.kinds) as follower:
-            integrity = verify(self._source.shown, claims, follower, self._fetched, self._watch, sized=True)
+            try:
+                integrity = verify(self._source.shown, claims, follower, self._fetched, self._watch, sized=True)
+            except IntegrityError:
+                checkpoint.remove()  # records and file agree on what is wrong: the next run starts over
+                raise
         return self._finish(found, checkpoint, plan, integrity)
 
     def _finish(self, found: Probe, checkpoint: Checkpoint, plan: Plan, integrity: str) -> DownloadResult:

@@ -61,7 +61,7 @@ class Transfer:
         self._rng = rng
         self._trust = resumed and job.resume == "trust" and not output.sealed
         self._claims = replace(claims, trusted=self._trust and checkpoint.any_marked)
-        self._doubted = resumed and checkpoint.stored is not None and checkpoint.stored.doubted
+        self._doubted = resumed and checkpoint.doubted
         self._shown = job.source.shown
         self.plan = Plan(0, 1)
 
@@ -88,11 +88,14 @@ class Transfer:
             else:
                 self._fetch_stream(follower)
             try:
-                return self._verify(follower)
+                proven = self._verify(follower)
             except IntegrityError as error:
                 if not self._found.ranged:
                     raise
                 return self._repair(follower, error)
+            if self._doubted:
+                self._checkpoint.doubt(doubted=False)
+            return proven
 
     def _fetch_stream(self, follower: Follower) -> None:
         job = self._job
@@ -153,7 +156,8 @@ class Transfer:
 
         def fetch(answers: Answers | None) -> None:
             follower.restart()
-            self._doubted = False
+            if answers is not None:  # a look at the disk clears nothing: records and wrong bytes may agree
+                self._doubted = False
             self._claims = replace(self._claims, trusted=False)
             self._ranged(lambda _: None, answers=answers).run()
             self._fetched.crc64 = self._checkpoint.crc64

@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from fastcrc import crc64
 
 import fastdl
 from tests.e2e.partial import checkpoint_of, leftovers, marked
@@ -80,6 +81,20 @@ def test_only_what_differs_is_fetched(server: Server, output: Path) -> None:
     assert output.with_name("reader").read_bytes() != DATA
     assert marked(checkpoint_of(output))[1] == set(range(PARTS))
     assert keep(server, output).bytes_fetched == 0
+
+
+def test_records_of_what_came_wrong_do_not_stay(output: Path) -> None:
+    """A digest that is known later finds the file wrong, once: the next run starts over."""
+    now = [ranged(DATA[:-1] + bytes([DATA[-1] ^ 1]))]
+    checksum = f"crc64={crc64.xz(DATA):016x}"
+    with serving(lambda exchange: now[0](exchange)) as server:
+        keep(server, output)
+        now[0] = ranged(DATA)
+        with pytest.raises(fastdl.IntegrityError):
+            fastdl.download(server.url(), output, keep_records=True, checksum=checksum)
+        assert not checkpoint_of(output).exists()
+        assert fastdl.download(server.url(), output, keep_records=True, checksum=checksum).integrity == "crc64"
+    assert output.read_bytes() == DATA
 
 
 def test_a_copy_of_the_file_is_as_good(server: Server, output: Path) -> None:

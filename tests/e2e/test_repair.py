@@ -204,8 +204,8 @@ def test_killed_while_it_asks_again(tmp_path: Path) -> None:
     assert (result["parts_reused"], result["parts_repaired"]) == (PARTS, [0])
 
 
-@pytest.mark.parametrize("wrong", [True, False])
-def test_killed_in_doubt_and_promised_nothing_afterwards(tmp_path: Path, *, wrong: bool) -> None:
+@pytest.mark.parametrize(("wrong", "resume"), [(True, "verify"), (True, "trust"), (False, "verify")])
+def test_killed_in_doubt_and_promised_nothing_afterwards(tmp_path: Path, *, wrong: bool, resume: str) -> None:
     """A checksum of the user's told that something is wrong; the next run has none, and is not content all the same."""
     output, gate = tmp_path / "out" / "object", threading.Event()
     output.parent.mkdir()
@@ -230,13 +230,41 @@ def test_killed_in_doubt_and_promised_nothing_afterwards(tmp_path: Path, *, wron
             command.wait_gone()
         assert len(marked(checkpoint_of(output))[1]) == PARTS
         healthy = True
-        command = run(tmp_path / "logs", server.url(), *arguments, expect=0 if wrong else 8)
+        command = run(tmp_path / "logs", server.url(), *arguments, "--resume", resume, expect=0 if wrong else 8)
     if wrong:
         assert output.read_bytes() == DATA
         assert (command.result["parts_repaired"], command.result["integrity"]) == ([0], "length")
     else:
         assert "an earlier run found it wrong" in command.stderr
         assert leftovers(output.parent) == []
+
+
+def test_a_doubt_is_gone_once_the_whole_is_proven(tmp_path: Path) -> None:
+    """The next run is told the right digest: the records it keeps are good ones."""
+    output, gate = tmp_path / "out" / "object", threading.Event()
+    output.parent.mkdir()
+    right, healthy = ranged(DATA), False
+
+    def handle(exchange: Exchange) -> None:
+        exchange.otherwise = right
+        if exchange.request.range == (0, SIZE) and not healthy:
+            gate.set()
+            stall_after(PART // 2)(exchange)
+        else:
+            right(exchange)
+
+    arguments = ("-o", output, *FLAGS, "-x", 1, "-w", 1)
+    with serving(handle) as server:
+        with running(tmp_path / "logs", server.url(), *arguments, "--checksum", f"crc64={1:016x}") as command:
+            command.wait_until(gate.is_set)
+            command.kill_tree()
+            command.wait_gone()
+        refused = run(tmp_path / "logs", "verify", partial_of(output), "--checkpoint", checkpoint_of(output), expect=2)
+        assert "holds no good records" in refused.stderr
+        healthy = True
+        proof = ("--checksum", f"crc64={crc64.xz(DATA):016x}", "--keep-records")
+        assert run(tmp_path / "logs", server.url(), *arguments, *proof).result["integrity"] == "crc64"
+    assert fastdl.verify(output).integrity == "records"
 
 
 def test_killed_while_a_part_is_replaced(tmp_path: Path) -> None:

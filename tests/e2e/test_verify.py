@@ -14,9 +14,10 @@ import pytest
 from fastcrc import crc64
 
 import fastdl
+from fastdl.errors import UsageError
 from tests.e2e.partial import checkpoint_of, leftovers
 from tests.e2e.processes import run, running
-from tests.servers.scripted import Exchange, Handler, flipped, ignores_range, ranged, serving, stall_after
+from tests.servers.scripted import Exchange, Handler, flipped, ignores_range, no_length, ranged, serving, stall_after
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -297,8 +298,25 @@ def test_a_server_without_ranges_gives_only_its_promise(folder: Path) -> None:
         damage(path, 2)
         result = fastdl.verify(path, server.url(), repair=True)
     assert (result.good, result.parts_bad, result.reason.startswith("crc64 is ")) == (False, (), True)
-    with serving(ignores_range(DATA)) as server:
-        assert fastdl.verify(path, server.url()).integrity == "length"
+
+
+@pytest.mark.parametrize("handler", [ignores_range(DATA), no_length(DATA)], ids=["length", "nothing"])
+def test_what_nothing_can_be_held_against_is_not_called_good(folder: Path, handler: Handler) -> None:
+    """Without ranges and promises there is no second copy to compare."""
+    path = written(folder)
+    with serving(handler) as server, pytest.raises(UsageError, match="nothing can be compared"):
+        fastdl.verify(path, server.url())
+
+
+def test_a_digest_that_file_and_records_do_not_meet_spoils_no_part(folder: Path) -> None:
+    """Two agree on each part, so a server that says otherwise overwrites none of them."""
+    now = [PLAIN]
+    with serving(lambda exchange: now[0](exchange)) as server:
+        path = kept(folder, server.url())
+        now[0] = ranged(DATA[:-1] + bytes([DATA[-1] ^ 1]))
+        result = fastdl.verify(path, server.url(), repair=True, checksum="crc64=" + 16 * "0")
+    assert (result.good, result.parts_bad, result.parts_repaired) == (False, (PARTS - 1,), ())
+    assert path.read_bytes() == DATA
 
 
 @pytest.mark.parametrize(
