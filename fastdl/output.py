@@ -153,6 +153,8 @@ def check_path(path: Path) -> None:
         DiskError: its directory is missing or not writable.
     """
     try:
+        with suppress(FileNotFoundError):
+            part_path_of(path).lstat()  # its name is longer
         mode = path.lstat().st_mode
     except FileNotFoundError:
         mode = stat.S_IFREG

@@ -218,7 +218,7 @@ class Download:
         """Leave the records beside the published file if that is wanted, else nothing; return what was done."""
         if not self._job.keep_records:
             checkpoint.remove()
-        elif not checkpoint.complete:
+        elif not found.ranged or not checkpoint.complete:
             log.warning("%s: no records to keep: the server gave it in one piece", self._job.path)
             checkpoint.remove()
         self._teller.tell(self._fetched.size or 0, 0, final=True)

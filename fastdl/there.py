@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from fastdl.checkpoint import open_checkpoint
@@ -14,6 +13,7 @@ from fastdl.locks import is_named, lock, unlock
 from fastdl.output import part_path_of
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
     from pathlib import Path
 
     from fastdl.checkpoint import Checkpoint
@@ -103,9 +103,13 @@ def keep_others_out(path: Path, records: Checkpoint, records_path: Path, stack: 
         stack.callback(empty.close)
         stack.callback(empty.remove)
     for name in (path, part_path_of(path)):
-        with suppress(FileNotFoundError):
-            # Opened for the lock alone: workers that outlive a killed parent for an instant must not hold it.
+        # Opened for the lock alone: workers that outlive a killed parent for an instant must not hold it.
+        try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            stack.callback(os.close, fd)
-            lock(fd, path)
-            stack.callback(unlock, fd)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DiskError(f"{name}: cannot be locked: {error.strerror}") from None
+        stack.callback(os.close, fd)
+        lock(fd, path)
+        stack.callback(unlock, fd)

@@ -5,7 +5,9 @@ A composite is the digest of the digests of the upload's parts, whose size a HEA
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from fastdl.contract import content_length
 from fastdl.digest import Expected
 from fastdl.errors import FastdlError
 from fastdl.promises import promised
+from fastdl.redact import redacted_url
+from fastdl.retry import RETRYABLE_STATUS
 from fastdl.sources.base import describe_plainly
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ _ETAG = re.compile(r'"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?')
 _VALUE = re.compile(r"([A-Za-z0-9+/=]{8,44})(?:-([0-9]{1,5}))?")
 _ENABLED = {"x-amz-checksum-mode": "ENABLED"}
 _PARTS = frozenset((200, 206))
+_WAITS = (0.1, 0.5)  # seconds before a HEAD that failed is sent again
+log = logging.getLogger("fastdl")
 _TELLING = 3  # parts from which on a size that fits the first need not fit the last
 
 
@@ -103,11 +109,19 @@ def _part_size(info: ObjectInfo, count: int, asking: Asking, transport: Transpor
 
 
 def _ask(request: Request, transport: Transport) -> Mapping[str, str] | None:
-    """Return an answer's head; None if it is a refusal or none came."""
-    try:
-        with patience(transport.line.read_timeout):
-            response = transport.open(request)
-        response.finish()
-    except FastdlError:
-        return None
-    return response.headers if response.status in _PARTS else None
+    """Return an answer's head; None if it is a refusal. What may pass is tried again, and then said."""
+    for wait in (*_WAITS, None):
+        try:
+            with patience(transport.line.read_timeout):
+                response = transport.open(request)
+            response.finish()
+        except FastdlError as error:
+            failure = str(error)
+        else:
+            if response.status not in RETRYABLE_STATUS:
+                return response.headers if response.status in _PARTS else None
+            failure = f"status {response.status}"
+        if wait is not None:
+            time.sleep(wait)
+    log.warning("%s: asked in vain for its checksum, so none is compared: %s", redacted_url(request.url), failure)
+    return None

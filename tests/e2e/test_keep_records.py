@@ -14,7 +14,7 @@ from fastcrc import crc64
 import fastdl
 from tests.e2e.partial import checkpoint_of, leftovers, marked
 from tests.e2e.processes import killing_at, run, running
-from tests.servers.scripted import ignores_range, ranged, serving
+from tests.servers.scripted import first_of, ignores_range, ranged, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def test_records_of_what_came_wrong_do_not_stay(output: Path) -> None:
     """A digest that is known later finds the file wrong, once: the next run starts over."""
     now = [ranged(DATA[:-1] + bytes([DATA[-1] ^ 1]))]
     checksum = f"crc64={crc64.xz(DATA):016x}"
-    with serving(lambda exchange: now[0](exchange)) as server:
+    with serving(first_of(now)) as server:
         keep(server, output)
         now[0] = ranged(DATA)
         with pytest.raises(fastdl.IntegrityError):
@@ -150,6 +150,17 @@ def test_what_came_in_one_piece_has_no_records(output: Path, caplog: pytest.LogC
         keep(server, output)
     assert leftovers(output.parent) == ["object"]
     assert "no records to keep" in caplog.text
+
+
+def test_records_of_an_earlier_file_do_not_stay_beside_what_came_in_one_piece(output: Path) -> None:
+    """The server serves ranges no more, and another object: old records would call the new file bad."""
+    now = [ranged(DATA)]
+    with serving(first_of(now)) as server:
+        keep(server, output)
+        now[0] = ignores_range(DATA[::-1], etag='"new"')
+        keep(server, output)
+    assert output.read_bytes() == DATA[::-1]
+    assert leftovers(output.parent) == ["object"]
 
 
 def test_no_checkpoint_no_records(server: Server, output: Path) -> None:

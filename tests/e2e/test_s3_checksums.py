@@ -136,6 +136,18 @@ def test_a_whole_answer_needs_no_head(tmp_path: Path) -> None:
         assert [seen.method for seen in server.log] == ["GET"]
 
 
+@pytest.mark.parametrize(("failing", "integrity"), [(2, "sha256"), (10**9, "length")])
+def test_a_head_that_fails_is_sent_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, failing: int, integrity: str
+) -> None:
+    """A busy moment costs no proof; a server that never tells is named in the log."""
+    with serving_s3({"key": in_parts(full("sha256"))}, faults=TOLD_TO_HEAD) as server:
+        server.failing_heads = failing
+        assert fetch(server, tmp_path).integrity == integrity
+    assert ("asked in vain for its checksum" in caplog.text) == (integrity == "length")
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
 def test_who_may_not_ask_is_promised_nothing(tmp_path: Path) -> None:
     """A refused HEAD is no failure."""
     with serving_s3({"key": in_parts(full("sha256"))}, faults=TOLD_TO_HEAD) as server:

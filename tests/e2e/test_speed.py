@@ -20,6 +20,7 @@ from tests.servers.scripted import (
     Pattern,
     Server,
     drip,
+    first_of,
     ignores_range,
     ranged,
     script,
@@ -58,15 +59,6 @@ def test_one_that_stalls_and_one_that_crawls_hold_nobody_up(tmp_path: Path, pace
         assert server.sent <= 1.05 * SIZE or pace is None
         assert outcome.last["retries"] <= 10
         assert len(server.log) > 16
-
-
-def first_of(now: list[Handler]) -> Handler:
-    """Answer by what stands first in ``now`` at that moment: a server that changes between two runs."""
-
-    def handle(exchange: Exchange) -> None:
-        now[0](exchange)
-
-    return handle
 
 
 class Places:

@@ -17,7 +17,17 @@ import fastdl
 from fastdl.errors import UsageError
 from tests.e2e.partial import checkpoint_of, leftovers
 from tests.e2e.processes import run, running
-from tests.servers.scripted import Exchange, Handler, flipped, ignores_range, no_length, ranged, serving, stall_after
+from tests.servers.scripted import (
+    Exchange,
+    Handler,
+    first_of,
+    flipped,
+    ignores_range,
+    no_length,
+    ranged,
+    serving,
+    stall_after,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -311,7 +321,7 @@ def test_what_nothing_can_be_held_against_is_not_called_good(folder: Path, handl
 def test_a_digest_that_file_and_records_do_not_meet_spoils_no_part(folder: Path) -> None:
     """Two agree on each part, so a server that says otherwise overwrites none of them."""
     now = [PLAIN]
-    with serving(lambda exchange: now[0](exchange)) as server:
+    with serving(first_of(now)) as server:
         path = kept(folder, server.url())
         now[0] = ranged(DATA[:-1] + bytes([DATA[-1] ^ 1]))
         result = fastdl.verify(path, server.url(), repair=True, checksum="crc64=" + 16 * "0")

@@ -23,6 +23,7 @@ from tests.servers.scripted import (
     Exchange,
     Handler,
     Server,
+    first_of,
     from_request,
     ranged,
     routes,
@@ -74,15 +75,6 @@ def fetch(server: Server, folder: Path, **settings: object) -> DownloadResult:
     assert (folder / "out").read_bytes() == DATA
     assert names(folder) == {"out"}
     return result
-
-
-def first_of(now: list[Handler]) -> Handler:
-    """Answer by what stands first in ``now`` at that moment: a server that changes between two runs."""
-
-    def handle(exchange: Exchange) -> None:
-        now[0](exchange)
-
-    return handle
 
 
 def stopped_at(stop: int, right: Handler, then: Handler | None = None) -> Handler:

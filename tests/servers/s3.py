@@ -77,6 +77,7 @@ class S3Server(Server):
         self.keys: dict[str, Credentials] = {KEY.access_key: KEY}
         self.clock_offset = timedelta(0)  # of the server's clock from the true one
         self.may_head = self.may_name_versions = True
+        self.failing_heads = 0  # so many HEADs to come are answered with 503
         self.redirecting = 301  # how a request signed for another region is answered: 301, 307 or 400
         self._objects: dict[tuple[str, str | None], Stored] = {}
         for key, stored in objects.items():
@@ -164,6 +165,9 @@ class S3Server(Server):
 
     def _check_access(self, stored: Stored, method: str, headers: Mapping[str, str]) -> None:
         payer = not stored.requester_pays or headers.get("x-amz-request-payer") == "requester"
+        if method == "HEAD" and self.failing_heads:
+            self.failing_heads -= 1
+            raise RefusalError(503, "SlowDown")
         if not payer or (method == "HEAD" and not self.may_head):
             raise RefusalError(403, "AccessDenied")
         if stored.archived and method == "GET":

@@ -58,6 +58,7 @@ __all__ = [
     "chunked",
     "closes_afterwards",
     "drip",
+    "first_of",
     "flipped",
     "from_request",
     "gzip_coded",
@@ -234,6 +235,15 @@ def script(faults: Mapping[int, Handler], otherwise: Handler) -> Handler:
     def handle(exchange: Exchange) -> None:
         exchange.otherwise = otherwise
         faults.get(exchange.request.number, otherwise)(exchange)
+
+    return handle
+
+
+def first_of(now: list[Handler]) -> Handler:
+    """Answer by what stands first in ``now`` at that moment: a server that changes between two runs."""
+
+    def handle(exchange: Exchange) -> None:
+        now[0](exchange)
 
     return handle
 

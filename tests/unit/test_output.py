@@ -326,6 +326,13 @@ def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
         check_path(tmp_path / "missing" / "out")
 
 
+def test_a_name_too_long_for_the_partial_file_is_refused(tmp_path: Path) -> None:
+    """Before anything is asked of the network."""
+    check_path(tmp_path / ("x" * 250))
+    with pytest.raises(UsageError, match=r"cannot be an output: .*too long"):
+        check_path(tmp_path / ("x" * 251))
+
+
 def test_ordinary_outputs_are_accepted(path: Path) -> None:
     """A new name, and an existing file."""
     check_path(path)
