@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from fastdl.sources import Source
     from fastdl.there import FileThere
 
-_PROBE_ATTEMPTS = 4  # a wrong address is likelier than a bad line: fail within seconds
 _BUDGET = 2  # times the file's bytes that a repair may receive at most
 log = logging.getLogger("fastdl")
 
@@ -108,8 +107,8 @@ class Audit:
         source = self._look.source
         if source is None:
             return None
-        backoff = replace(self._look.backoff, attempts=min(self._look.backoff.attempts, _PROBE_ATTEMPTS))
-        found = probe(source, self._transport, 0, 1, Attempts(backoff, self._rng), self._teller.sleep)
+        attempts = Attempts(self._look.backoff.of_probe, self._rng)
+        found = probe(source, self._transport, 0, 1, attempts, self._teller.sleep)
         found.close()
         self._found = found
         self._fetched.requests, self._fetched.retries = found.requests, found.retries

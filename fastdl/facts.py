@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from fastdl import sources
 from fastdl.errors import NetworkError
 from fastdl.http import Transport
-from fastdl.job import make_backoff, make_line
+from fastdl.job import make_line
 from fastdl.probe import probe
 from fastdl.proof import worth_comparing
 from fastdl.redact import printable
-from fastdl.retry import Attempts
+from fastdl.retry import Attempts, Backoff
 
 if TYPE_CHECKING:
     import os
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from fastdl.digest import Expected
     from fastdl.probe import Probe
     from fastdl.sources import Source
-
-_RETRY = 3  # as a download's probe: before anything worked a wrong address is likelier than a bad line
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ def head(
 
     transport = Transport(line, 1)
     try:
-        found = probe(source, transport, 0, 1, Attempts(make_backoff(_RETRY), random.Random()), sleep)
+        found = probe(source, transport, 0, 1, Attempts(Backoff().of_probe, random.Random()), sleep)
         found.close()
         return _facts(source, found, source.promises(found.info, transport))
     finally:

@@ -5,8 +5,8 @@ second time without being stored, and compared with its record; where the two di
 one digest came twice. Its bytes are then those in the output.
 
 Whenever the process dies the output is as resumable as before: until the first part is replaced nothing has changed,
-and a part that is being replaced is not marked. The checkpoint keeps that the object is in doubt, because the next run
-may be promised less.
+and a part that is being replaced is not marked. Meanwhile the checkpoint keeps that the object is in doubt, which is
+the caller's to note, because the next run may be promised less.
 """
 
 from __future__ import annotations
@@ -43,31 +43,13 @@ def repair(
 ) -> str:
     """Bring the output to what was promised of it; return what ``verify`` says then, and name the parts in ``fetched``.
 
-    ``checkpoint`` holds a record of every part, true of the output but for parts that are ``trusted``; should this run
-    be killed it tells the next one that the object was found wrong. ``fetch`` asks the server for what the answers
-    name; given None it compares the output with the records, and fetches what differs.
+    ``checkpoint`` holds a record of every part, true of the output but for parts that are ``trusted``. ``fetch`` asks
+    the server for what the answers name; given None it compares the output with the records, and fetches what differs.
 
     Raises:
         IntegrityError: ``why``, and what fetching again showed: every part came as before, or some came in too many
             ways. Parts that were not settled are not marked any more.
     """
-    checkpoint.doubt(doubted=True)
-    proven = _repaired(shown, plan, checkpoint, fetched, fetch, verify, why, trusted=trusted)
-    checkpoint.doubt(doubted=False)
-    return proven
-
-
-def _repaired(
-    shown: str,
-    plan: Plan,
-    checkpoint: Checkpoint,
-    fetched: Fetched,
-    fetch: Callable[[Answers | None], None],
-    verify: Callable[[], str],
-    why: IntegrityError,
-    *,
-    trusted: bool,
-) -> str:
     if trusted:  # nobody has looked at them yet: they are the likeliest to be wrong
         reused, damaged = fetched.parts_reused, len(fetched.parts_damaged)
         fetch(None)

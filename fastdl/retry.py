@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email.utils
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastdl.errors import NetworkError, ServerBusy
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import random
 
 RETRY_AFTER_CEILING = 300.0  # seconds; a server that asks for more would look like a hang
+_PROBE_ATTEMPTS = 4  # over within seconds
 RETRYABLE_STATUS = frozenset((408, 429, 500, 502, 503, 504))
 
 
@@ -22,6 +23,11 @@ class Backoff:
     attempts: int = 9
     base: float = 0.5
     ceiling: float = 30.0
+
+    @property
+    def of_probe(self) -> Backoff:
+        """The same for a first request: before anything worked a wrong address is likelier than a bad line."""
+        return replace(self, attempts=min(self.attempts, _PROBE_ATTEMPTS))
 
     def delay(self, failures: int, rng: random.Random) -> float:
         """Return the wait after the ``failures``-th failure in a row (1, 2, …): full jitter.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import random
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from fastdl.job import Job
     from fastdl.plan import Plan
 
-_PROBE_ATTEMPTS = 4  # before anything worked a wrong address is likelier than a bad line: fail within seconds
 log = logging.getLogger("fastdl")
 
 
@@ -188,9 +186,7 @@ class Download:
         return self._ask(0, probe_length(self._job.part_size))
 
     def _ask(self, start: int, stop: int, known: ObjectInfo | None = None) -> Probe:
-        attempts = Attempts(
-            replace(self._job.backoff, attempts=min(self._job.backoff.attempts, _PROBE_ATTEMPTS)), self._rng
-        )
+        attempts = Attempts(self._job.backoff.of_probe, self._rng)
         ask = partial(probe, self._source, self._transport, start, stop, attempts, self._teller.sleep, known)
         try:
             found = ask()

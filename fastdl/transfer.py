@@ -87,15 +87,22 @@ class Transfer:
                 self._fetch_ranges(follower)
             else:
                 self._fetch_stream(follower)
-            try:
-                proven = self._verify(follower)
-            except IntegrityError as error:
-                if not self._found.ranged:
-                    raise
-                return self._repair(follower, error)
-            if self._doubted:
-                self._checkpoint.doubt(doubted=False)
-            return proven
+            return self._prove(follower)
+
+    def _prove(self, follower: Follower) -> str:
+        """Judge the whole, and repair it if need be; should this run be killed meanwhile the next one is told of it."""
+        doubted = self._doubted
+        try:
+            proven = self._verify(follower)
+        except IntegrityError as error:
+            if not self._found.ranged:
+                raise
+            self._checkpoint.doubt(doubted=True)
+            doubted = True
+            proven = self._repair(follower, error)
+        if doubted:
+            self._checkpoint.doubt(doubted=False)
+        return proven
 
     def _fetch_stream(self, follower: Follower) -> None:
         job = self._job

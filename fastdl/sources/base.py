@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol
 
 from fastdl.contract import parse_content_range
@@ -125,6 +126,14 @@ def _promises(headers: Mapping[str, str], size: int | None) -> tuple[Expected, .
         return promised(headers, whole=True)
     got = parse_content_range(headers["Content-Range"])
     return () if got is None else promised(headers, whole=got.stop - got.start == size)
+
+
+def clock_ahead(refused: Refused) -> float | None:
+    """Return how many seconds the server's clock is ahead of ours; None if it does not tell."""
+    try:
+        return parsedate_to_datetime(refused.headers.get("date", "")).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def explain_plainly(shown: str, refused: Refused, detail: str = "") -> FastdlError:

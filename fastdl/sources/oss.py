@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fastdl.errors import UsageError
 from fastdl.messages import Request
 from fastdl.redact import printable
-from fastdl.sources.base import check_headers, describe_plainly
+from fastdl.sources.base import check_headers, clock_ahead, describe_plainly
 from fastdl.sources.oss_endpoint import locate
 from fastdl.sources.oss_errors import DENIED, SKEWED, explain, said
 from fastdl.sources.oss_restore import restore
@@ -92,7 +90,7 @@ class OssSource:
         """Set the clock by the server's, once; do without a pinned version that we may not read by its id."""
         code = said(refused).code
         if code == SKEWED and not self._clock_is_set:
-            return self._set_clock(refused.headers.get("date", ""))
+            return self._set_clock(clock_ahead(refused))
         if code == DENIED and self._pinned:
             # oss:GetObject is no permission to name versions; If-Match and each answer's version id still hold.
             self._may_pin, self._pinned = False, ""
@@ -152,12 +150,9 @@ class OssSource:
         pairs = tuple((str(name), str(value)) for name, value in request.headers.items())
         return Request(url, pairs, method, follow=False, body=body)
 
-    def _set_clock(self, date: str) -> bool:
-        try:
-            offset = parsedate_to_datetime(date).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return False
-        if abs(offset - self._clock_offset) < _SKEW:  # the clock is right: the signature had become old
+    def _set_clock(self, offset: float | None) -> bool:
+        # If the clock is right, then the signature had become old.
+        if offset is None or abs(offset - self._clock_offset) < _SKEW:
             return False
         self._clock_offset, self._clock_is_set = offset, True
         log.warning("%s: this clock and the server's differ by %.0f s; theirs is used", self.shown, offset)

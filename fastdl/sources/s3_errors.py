@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from fastdl.errors import AccessDenied, Archived, FastdlError, NotFound, ServerBusy
 from fastdl.redact import printable
-from fastdl.sources.base import explain_plainly
+from fastdl.sources.base import clock_ahead, explain_plainly
 
 if TYPE_CHECKING:
     from fastdl.errors import Refused
@@ -42,10 +40,7 @@ def skew_of(refused: Refused) -> float | None:
     """Return how many seconds the server's clock is ahead of ours, if that is what it complains of."""
     if fields_of(refused).get("Code") != "RequestTimeTooSkewed":
         return None
-    try:
-        return parsedate_to_datetime(refused.headers.get("date", "")).timestamp() - time.time()
-    except (ValueError, OverflowError):
-        return None
+    return clock_ahead(refused)
 
 
 def explain_s3(shown: str, bucket: str, key: str, refused: Refused) -> FastdlError:
