@@ -219,6 +219,26 @@ def test_a_wrong_answer_does_not_spoil_a_repair(folder: Path) -> None:
     assert result.bytes_fetched == 2 * PART
 
 
+def test_one_answer_alone_overwrites_nothing(folder: Path) -> None:
+    """Without records a part that comes otherwise each time is no reason to touch a file that may be right."""
+    answers: list[int] = []
+
+    def handle(exchange: Exchange) -> None:
+        exchange.otherwise = PLAIN
+        if exchange.request.range is None or exchange.request.range[0] > 0 or exchange.request.range[1] == 1:
+            PLAIN(exchange)
+            return
+        answers.append(len(answers))
+        flipped(answers[-1])(exchange)
+
+    with serving(handle) as server:
+        path = written(folder)
+        result = fastdl.verify(path, server.url(), repair=True, connections=1, workers=1)
+    assert (result.good, result.parts_bad, result.parts_repaired) == (False, (0,), ())
+    assert len(answers) > 2
+    assert path.read_bytes() == DATA
+
+
 def test_killed_while_it_repairs(folder: Path, tmp_path: Path) -> None:
     """Half a part is written: the next verify still calls it bad, and a second repair ends it."""
     gate = threading.Event()
