@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from fastdl.addresses import Addresses
+from fastdl.dial import dial, patiently
 from fastdl.stream import Stream
 
 if TYPE_CHECKING:
@@ -127,36 +128,36 @@ class _Asked:
 
     def connect(self) -> None:
         _asking[threading.get_ident()] = self
-        self._connect_in_turn()
+        super().connect()  # type: ignore[misc]
+        if was_broken():  # during the TLS handshake, which has the connect timeout as its deadline and cannot be woken
+            raise ConnectTimeoutError(self, "timed out")
         sock: Any = self.sock
         if isinstance(sock, ssl.SSLSocket):
             # An end without close_notify may be anybody's doing: where nothing else tells the end of a body, this must.
             setattr(sock, "suppress_ragged_eofs", False)  # noqa: B010 - public, yet unknown to typeshed
 
-    def _connect_in_turn(self) -> None:
-        """Connect to the next of the host's addresses, or to whichever works; certificates are the name's."""
+    def _new_conn(self) -> socket.socket:
+        """Connect to one of the host's addresses, or of its proxy's; names and certificates stay what they are."""
         conn: Any = self  # one of urllib3's: mypy sees the mix-in alone
-        name = conn.host
+        deadline = time.monotonic() + conn.timeout
+
+        def wanted() -> bool:
+            return not was_broken()
+
         try:
-            addresses = [] if conn.proxy else _addresses.of(name, conn.port)
-        except (OSError, UnicodeError):
-            addresses = []  # urllib3 will say what is wrong with the name
-        if not addresses:
-            super().connect()  # type: ignore[misc]
-            return
-        conn.server_hostname = getattr(conn, "server_hostname", None) or name
-        for number, address in enumerate(addresses, 1):
-            conn.host = address
-            try:
-                super().connect()  # type: ignore[misc]
-            except (NewConnectionError, ConnectTimeoutError):
-                _addresses.failed(address)
-                if number == len(addresses):
-                    raise
-            else:
-                return
-            finally:
-                conn.host = name
+            # Not conn.host: that one is without the dot at its end, which keeps the resolver from trying other names.
+            addresses = patiently(lambda: _addresses.of(conn._dns_host, conn.port), deadline, wanted)  # noqa: SLF001
+            sock = dial(
+                addresses, conn.port, deadline, options=conn.socket_options, wanted=wanted, failed=_addresses.failed
+            )
+        except (socket.gaierror, UnicodeError) as error:
+            raise NameResolutionError(conn.host, conn, error) from error  # type: ignore[arg-type]
+        except TimeoutError as error:
+            raise ConnectTimeoutError(conn, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(conn, str(error)) from error
+        sock.settimeout(conn.timeout)
+        return sock
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         _asking[threading.get_ident()] = self
@@ -205,11 +206,12 @@ def asking(target: str | None = None, connection: Any = None) -> Iterator[None]:
 def break_asking(ident: int | None) -> None:
     """Break the connection on which the thread ``ident`` waits, if it does; its wait ends with an error."""
     connection = _asking.get(ident or 0)
-    sock = None if connection is None else connection.sock
-    if sock is not None:
-        _broken.add(ident or 0)
-        with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
+    if connection is not None:
+        _broken.add(ident or 0)  # one that connects looks at this
+        sock = connection.sock
+        if sock is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
 
 
 def was_broken() -> bool:
