@@ -471,8 +471,9 @@ def test_n20_one_refusal_of_all_connections_is_one(tmp_path: Path, wish: dict[st
     assert outcome.last["retries"] >= 7
 
 
-def test_n21_a_redirect_whose_target_expired_is_asked_for_again(tmp_path: Path) -> None:
-    """A 403 from where a redirect led sends the next request back to the user's own URL, once."""
+@pytest.mark.parametrize("code", [403, 410])
+def test_n21_n26_a_redirect_whose_target_expired_is_asked_for_again(tmp_path: Path, code: int) -> None:
+    """A 403 or 410 from where a redirect led sends the next request back to the user's own URL, once."""
     dead = threading.Event()
 
     def origin(exchange: Exchange) -> None:
@@ -480,7 +481,7 @@ def test_n21_a_redirect_whose_target_expired_is_asked_for_again(tmp_path: Path) 
 
     def first(exchange: Exchange) -> None:
         if dead.is_set():
-            exchange.reply(403)
+            exchange.reply(code)
             return
         dead.set()
         exchange.otherwise = ranged(DATA)
