@@ -32,6 +32,7 @@ MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its colon, or the fold of the line before
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _SWITCHING = 101
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
 _asking: dict[int, _Asked] = {}
@@ -106,6 +107,24 @@ class _Head(http.client.HTTPResponse):
             raise http.client.HTTPException("two different lengths")
         if lengths and self.length is None and (value := lengths.pop()).isascii() and value.isdigit():
             self.length = int(value)  # repeated, but equal
+
+    def _get_chunk_left(self) -> int | None:
+        """Return what is left of a chunk, None behind the last one: http.client asks this before it reads a chunk.
+
+        Its own takes a size line that broke off for a shorter number, even for the last chunk's zero, any two bytes for
+        the end of a chunk, and all that int() understands for a size. Source: RFC 9112, 7.1.
+        """
+        if not self.chunk_left:
+            if self.chunk_left is not None and self._safe_read(2) != b"\r\n":  # type: ignore[attr-defined]
+                raise http.client.IncompleteRead(b"")
+            size = _CHUNK_SIZE.fullmatch(self.fp.readline(MAX_HEAD))
+            if size is None:
+                raise http.client.IncompleteRead(b"")
+            self.chunk_left = int(size[1], 16) or None
+            if self.chunk_left is None:
+                self._read_and_discard_trailer()  # type: ignore[attr-defined]
+                self._close_conn()  # type: ignore[attr-defined]
+        return self.chunk_left
 
     def _begin_final(self) -> None:
         for _ in range(MAX_INTERIM):
