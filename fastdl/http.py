@@ -66,6 +66,12 @@ class Response:
             raise NetworkError(f"{redacted_url(self.request.url)}: no progress within the timeout")
         return count
 
+    @property
+    def ended_by_nothing(self) -> bool:
+        """Whether a body that was cut short would end as this one does: no length, no chunks, no TLS."""
+        framed = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        return not framed and self.request.url.startswith("http://")
+
     def finish(self) -> None:
         """Give the connection back for another request if the body was read to its end, else close it."""
         if self._body.isclosed():
