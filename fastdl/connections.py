@@ -32,6 +32,8 @@ MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its colon, or the fold of the line before
+_STATUS = re.compile(rb"HTTP/1\.[0-9] [0-9]{3}(?: |$)")
+_LENGTH_DIGITS = 19  # of the longest length that can be meant
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _SWITCHING = 101
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
@@ -46,7 +48,8 @@ class _Lines:
     """The lines of a head, each looked at before http.client sees it.
 
     That one takes the end of the stream for the end of the head, and any amount of it, and behind a line that is no
-    field it sees no further field: a length or a transfer coding there would be missed. Source: RFC 9112, 2.2 and 5.
+    field it sees no further field: a length or a transfer coding there would be missed. Its status may be whatever
+    int() understands. Source: RFC 9112, 2.2, 4 and 5.
     """
 
     def __init__(self, fp: Any) -> None:
@@ -68,6 +71,8 @@ class _Lines:
             raise http.client.HTTPException("control characters in the head")
         if self._in_fields and text and _FIELD.match(text) is None:
             raise http.client.HTTPException("a line in the head that is no field")
+        if line and not self._in_fields and _STATUS.match(text) is None:
+            raise http.client.HTTPException("no status line of HTTP/1")
         self._in_fields = bool(text)  # a blank line ends the head, and a status line begins one
         return line
 
@@ -105,7 +110,8 @@ class _Head(http.client.HTTPResponse):
         lengths = {value.strip() for field in self.headers.get_all("Content-Length", []) for value in field.split(",")}
         if len(lengths) > 1:
             raise http.client.HTTPException("two different lengths")
-        if lengths and self.length is None and (value := lengths.pop()).isascii() and value.isdigit():
+        value = lengths.pop() if lengths and self.length is None else ""
+        if value.isascii() and value.isdigit() and len(value) <= _LENGTH_DIGITS:
             self.length = int(value)  # repeated, but equal
 
     def _get_chunk_left(self) -> int | None:

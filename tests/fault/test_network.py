@@ -547,7 +547,7 @@ def test_n28_every_connection_that_is_closed_while_idle_is_replaced(tmp_path: Pa
 
     handler = script({1: scripted.short_206(PART)}, otherwise=closing)
     with serving(handler) as server:
-        result = fetch(server, tmp_path, retry=0)
+        result = fetch(server, tmp_path, retry=0, read_timeout=10)
         assert result.retries == 0
 
 
