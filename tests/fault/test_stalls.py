@@ -25,7 +25,7 @@ from tests.servers import scripted
 from tests.servers.roles import serving_roles
 from tests.servers.s3 import BUCKET, serving_s3
 from tests.servers.scripted import Exchange, Handler, from_request, ranged, routes, serving
-from tests.servers.silence import SILENT_RESOLVER, black_hole, dripping, mute
+from tests.servers.silence import SILENT_RESOLVER, black_hole, dripping, knocking, mute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,14 +159,8 @@ answering(
 def a_connection_that_nobody_accepts(_: Path) -> Iterator[Stall]:
     """The first packet is answered by nobody; that it was sent is known from the kernel."""
     with black_hole() as port:
-        yield Stall((f"http://127.0.0.1:{port}/object",), lambda: connecting(port))
-
-
-def connecting(port: int) -> bool:
-    """Tell whether more than the fillers of a black hole wait for an answer to their first packet."""
-    with open("/proc/net/tcp", encoding="ascii") as table:  # noqa: PTH123 - a table of the kernel's
-        rows = [line.split() for line in table]
-    return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows[1:]) > 2
+        before = knocking(port)
+        yield Stall((f"http://127.0.0.1:{port}/object",), lambda: knocking(port) > before)
 
 
 @position

@@ -6,17 +6,19 @@ import select
 import socket
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_SYN_SENT = "02"  # as /proc/net/tcp says it
 _POLL = 0.02  # seconds between two bytes of a drip
 
 
 def bound(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """Return a socket with an address of the loopback, at which nobody listens yet."""
-    sock = socket.socket()
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))
     return sock
@@ -31,11 +33,17 @@ def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     with bound(host, port) as listener, ExitStack() as stack:
         listener.listen(0)
         for _ in range(3):
-            filler = stack.enter_context(socket.socket())
+            filler = stack.enter_context(socket.socket(listener.family))
             filler.setblocking(False)  # noqa: FBT003 - named by socket
             filler.connect_ex(listener.getsockname())
         select.select([listener], [], [])
         yield listener.getsockname()[1]
+
+
+def knocking(port: int) -> int:
+    """Count the sockets whose first packet to a port was not answered yet."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == _SYN_SENT for row in rows)
 
 
 @contextmanager
