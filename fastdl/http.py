@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ class Response:
         self.request = request
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
+        self._aborted = False
 
     def readinto(self, view: memoryview) -> int:
         """Receive into ``view`` (writable, contiguous) until it is full or the body ends; return the bytes received.
@@ -54,12 +56,21 @@ class Response:
         0 means the end of the body, promised or not: compare with what was promised.
 
         Raises:
-            NetworkError: the connection failed or stood still for the read timeout.
+            NetworkError: the connection failed, stood still for the read timeout or was aborted.
         """
         try:
-            return self._body.readinto(view)
+            count = self._body.readinto(view)
         except FOREIGN as error:
             raise translation(error, self.request.url) from None
+        if not count and self._aborted:  # this end is our own doing: of a body without a length it proves nothing
+            raise NetworkError(f"{redacted_url(self.request.url)}: no progress within the timeout")
+        return count
+
+    @property
+    def ended_by_nothing(self) -> bool:
+        """Whether a body that was cut short would end as this one does: no length, no chunks, no TLS."""
+        framed = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        return not framed and self.request.url.startswith("http://")
 
     def finish(self) -> None:
         """Give the connection back for another request if the body was read to its end, else close it."""
@@ -70,6 +81,7 @@ class Response:
 
     def abort(self) -> None:
         """Wake a thread that is blocked in ``readinto``; may be called from any thread, more than once."""
+        self._aborted = True
         with suppress(OSError, ValueError, RuntimeError):
             self._raw.shutdown()
 
@@ -115,7 +127,10 @@ class Transport:
             if response.status not in _REDIRECTS or not request.follow:
                 return response
             location = response.headers.get("Location", "")
+            began = time.monotonic()
             response.excerpt()
+            if time.monotonic() - began >= self.line.read_timeout:  # eleven of these would be as many timeouts
+                raise NetworkError(f"{redacted_url(request.url)}: no progress within the timeout")
             request = _redirected(request, location)
         raise ProtocolError(f"{redacted_url(request.url)} is the end of more than {MAX_REDIRECTS} redirects")
 

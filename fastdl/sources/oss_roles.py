@@ -133,6 +133,7 @@ def _ask(request: Request, line: Line, what: str) -> bytes:
         NetworkError: there was none, several times.
     """
     transport = Transport(line, 1)
+    began = time.monotonic()
     try:
         for pause in _PAUSES:
             try:
@@ -147,6 +148,8 @@ def _ask(request: Request, line: Line, what: str) -> bytes:
                 if status < _FIRST_FAILING:
                     raise AccessDenied(f"{what} gave no credentials: status {status}{_reason(body)}")
                 failure = NetworkError(f"{what} fails: status {status}{_reason(body)}")
+            if time.monotonic() - began >= line.read_timeout:  # who is silent for that long is not only hurried
+                break
             time.sleep(pause)
     finally:
         transport.close()

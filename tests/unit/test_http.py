@@ -11,6 +11,7 @@ import pytest
 from fastdl.errors import NetworkError, ProtocolError
 from fastdl.messages import Request
 from tests.servers.scripted import (
+    Exchange,
     Handler,
     Pattern,
     chunked,
@@ -249,6 +250,35 @@ def test_another_thread_can_wake_a_blocked_reader() -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert outcome == [DATA[:1000]] or isinstance(outcome[0], NetworkError)
+
+
+def test_an_end_of_our_own_making_ends_no_body() -> None:
+    """Of a body without a length the end of the connection is the end: not if it was this side that broke it."""
+
+    def unfinished(exchange: Exchange) -> None:
+        exchange.head(200, version="HTTP/1.0")
+        exchange.send(DATA[:1000])
+        exchange.hold(None)
+
+    with serving(unfinished) as server, client(read_timeout=60.0) as transport:
+        response = transport.open(Request(server.url()))
+        assert response.readinto(memoryview(bytearray(1000))) == 1000
+        response.abort()
+        with pytest.raises(NetworkError, match="no progress"):
+            response.readinto(memoryview(bytearray(1000)))
+
+
+def test_a_redirect_whose_body_stands_still_is_not_followed() -> None:
+    """Each of eleven could cost the whole timeout."""
+
+    def stalling(exchange: Exchange) -> None:
+        exchange.head(302, {"Location": "/object", "Content-Length": "9"})
+        exchange.hold(None)
+
+    with serving(stalling) as server, client(read_timeout=0.2) as transport:
+        with pytest.raises(NetworkError, match="no progress"):
+            transport.open(Request(server.url()))
+        assert len(server.log) == 1
 
 
 def test_a_refusal_keeps_status_headers_and_the_head_of_the_body() -> None:
