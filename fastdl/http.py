@@ -17,7 +17,7 @@ from urllib3.util import create_urllib3_context, make_headers
 
 from fastdl.connections import POOLS, asking, was_broken
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
-from fastdl.redact import printable, redacted_url
+from fastdl.redact import keep_secrets, printable, redacted_url
 from fastdl.translate import FOREIGN, translated, translation
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Response:
         try:
             return self._body.readinto(view)
         except FOREIGN as error:
-            raise translation(error, self.request.url) from None
+            failure = translation(error, self.request.url)
+        raise failure  # out here, where what was raised is not its context
 
     def finish(self) -> None:
         """Give the connection back for another request if the body was read to its end, else close it."""
@@ -93,6 +94,7 @@ class Transport:
 
     def __init__(self, line: Line, connections: int) -> None:
         self._timeout = urllib3.Timeout(connect=line.connect_timeout, read=line.read_timeout)
+        keep_secrets(url=line.proxy)
         self._proxied = bool(line.proxy)
         self.line = line
         self._manager = _manager(line, connections)
@@ -127,6 +129,7 @@ class Transport:
             pool.close()
 
     def _send(self, request: Request, extra: tuple[tuple[str, str], ...]) -> Response:
+        keep_secrets(url=request.url, headers=request.headers)
         parts = split_url(request.url)
         headers = urllib3.HTTPHeaderDict(request.headers)
         for name, value in (("Accept-Encoding", "identity"), *extra):
@@ -229,6 +232,7 @@ def _manager(line: Line, connections: int) -> urllib3.PoolManager:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         headers = make_headers(proxy_basic_auth=login)
+        keep_secrets(headers=headers.items())
         manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
     else:
         manager = urllib3.PoolManager(maxsize=connections)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PATIENCE = 20.0  # seconds until a command counts as hanging; only failing tests ever take as long
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # what a Python may need to start at all
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONPATH")  # what a Python may need to start at all
 
 
 @dataclass(frozen=True, slots=True)
