@@ -9,7 +9,7 @@ from __future__ import annotations
 
 _LONGEST = 255 - len(".part")  # bytes: what every usual file system takes, and the partial file has a longer name
 _FORBIDDEN = frozenset('/\\:*?"<>|')  # separators, drives and streams (``a:b``), wildcards
-# Devices of Windows, in every directory and under every suffix. Source: Microsoft, "Naming Files, Paths, and Namespaces".
+# Devices of Windows in every directory, whatever the suffix. Source: Microsoft, "Naming Files, Paths, and Namespaces".
 _DEVICES = frozenset(
     (
         *("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"),
