@@ -18,7 +18,7 @@ from urllib3.util import create_urllib3_context, make_headers
 
 from fastdl.connections import POOLS, asking, was_broken
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
-from fastdl.redact import printable, redacted_url
+from fastdl.redact import keep_secrets, printable, redacted_url
 from fastdl.translate import FOREIGN, translated, translation
 
 if TYPE_CHECKING:
@@ -61,10 +61,12 @@ class Response:
         try:
             count = self._body.readinto(view)
         except FOREIGN as error:
-            raise translation(error, self.request.url) from None
-        if not count and self._aborted:  # this end is our own doing: of a body without a length it proves nothing
-            raise NetworkError(f"{redacted_url(self.request.url)}: no progress within the timeout")
-        return count
+            failure = translation(error, self.request.url)
+        else:
+            if not count and self._aborted:  # this end is our own doing: of a body without a length it proves nothing
+                raise NetworkError(f"{redacted_url(self.request.url)}: no progress within the timeout")
+            return count
+        raise failure  # out here, where what was raised is not its context
 
     @property
     def ended_by_nothing(self) -> bool:
@@ -105,6 +107,7 @@ class Transport:
 
     def __init__(self, line: Line, connections: int) -> None:
         self._timeout = urllib3.Timeout(connect=line.connect_timeout, read=line.read_timeout)
+        keep_secrets(url=line.proxy)
         self._proxied = bool(line.proxy)
         self.line = line
         self._manager = _manager(line, connections)
@@ -142,6 +145,7 @@ class Transport:
             pool.close()
 
     def _send(self, request: Request, extra: tuple[tuple[str, str], ...]) -> Response:
+        keep_secrets(url=request.url, headers=request.headers)
         parts = split_url(request.url)
         headers = urllib3.HTTPHeaderDict(request.headers)
         for name, value in (("Accept-Encoding", "identity"), *extra):
@@ -244,6 +248,7 @@ def _manager(line: Line, connections: int) -> urllib3.PoolManager:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         headers = make_headers(proxy_basic_auth=login)
+        keep_secrets(headers=headers.items())
         manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
     else:
         manager = urllib3.PoolManager(maxsize=connections)

@@ -12,6 +12,7 @@ from urllib.request import getproxies_environment
 from fastdl.errors import UsageError
 from fastdl.http import environment_proxy
 from fastdl.messages import Line
+from fastdl.names import is_safe_name
 from fastdl.redact import printable, redacted_url
 from fastdl.retry import Backoff
 
@@ -106,12 +107,12 @@ def file_name(url: str) -> str:
     """Return the last segment of a URL's path as a file name, decoded unless the URL is a store's literal key.
 
     Raises:
-        UsageError: it is empty, dots only, or holds a separator or control character.
+        UsageError: it is not safe as one, on this system or another.
     """
     literal = not url.lower().startswith(("http://", "https://"))
     path = url.partition("://")[2] if literal else unquote(urlsplit(url).path)
     name = path.rpartition("/")[2]
-    if not name.strip(". ") or not name.isprintable() or set(name) & set("\\:"):
+    if not is_safe_name(name):
         raise UsageError(f"{redacted_url(url)} ends in no file name; give one with -o")
     return name
 

@@ -102,13 +102,18 @@ class Output:
     def publish(self, *, fsync: bool) -> None:
         """Give the file its final name, replacing what was there in one step; with ``fsync``, durably.
 
+        Its mode is what the umask leaves of 0666, and no wider than that of the file it replaces.
+
         Raises:
             DiskError: the rename failed; the finished bytes stay in ``OUT.part``.
         """
         self.check()
         try:
             os.ftruncate(self.fd, self._size or 0)
-            os.fchmod(self.fd, 0o666 & ~_umask())
+            mode = 0o666 & ~_umask()
+            with suppress(FileNotFoundError):
+                mode &= self.path.lstat().st_mode
+            os.fchmod(self.fd, mode)
             if fsync:
                 os.fdatasync(self.fd)
             self.part_path.replace(self.path)

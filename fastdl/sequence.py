@@ -22,7 +22,7 @@ from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe, why_not_same
 from fastdl.progress import ProgressEvent, Teller
 from fastdl.proof import Claims, verify, worth_comparing
-from fastdl.redact import printable
+from fastdl.redact import printable, without_secrets
 from fastdl.result import DownloadResult, Fetched
 from fastdl.retry import Attempts
 from fastdl.transfer import Transfer
@@ -226,7 +226,7 @@ class Download:
             path=self._job.path,
             url=self._source.shown,
             size=self._fetched.size or 0,
-            etag=found.info.validator.etag,
+            etag=without_secrets(found.info.validator.etag),
             crc64=fetched.crc64,
             integrity=integrity,
             part_size=plan.part_size,

@@ -23,7 +23,7 @@ from fastdl.connections import patience
 from fastdl.errors import AccessDenied, NetworkError, UsageError
 from fastdl.http import Transport, environment_proxy, split_url
 from fastdl.messages import Line, Request
-from fastdl.redact import printable
+from fastdl.redact import keep_secrets, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,6 +117,7 @@ def _assume(form: dict[str, str], sts: str, secret: str = "") -> Credentials:
     form["Timestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if secret:
         form["Signature"] = signature("POST", form, secret)
+    keep_secrets(*(form[name] for name in ("OIDCToken", "SecurityToken", "Signature") if name in form))
     headers = (("Content-Type", "application/x-www-form-urlencoded"),)
     url = sts or STS
     request = Request(f"{url}/", headers, "POST", follow=False, body=urlencode(form).encode())

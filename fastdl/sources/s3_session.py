@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from fastdl.errors import AccessDenied, UsageError
 from fastdl.http import split_url
-from fastdl.redact import printable
+from fastdl.redact import keep_secrets, printable
 
 try:
     import botocore
@@ -127,7 +127,9 @@ def signed(
         Exception: the credentials, which refresh themselves when they are due, could not; the text may hold a secret.
     """
     request = AWSRequest(method, url, dict(headers))
-    signer = _Signer(credentials.get_frozen_credentials(), "s3", region)
+    frozen = credentials.get_frozen_credentials()
+    keep_secrets(frozen.secret_key, frozen.token or "")
+    signer = _Signer(frozen, "s3", region)
     signer.offset = timedelta(seconds=clock_offset)
     signer.add_auth(request)
     return tuple((str(name), str(value)) for name, value in request.headers.items())

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0  # seconds until a command counts as hanging; only failing tests ever take as long
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # what a Python may need to start at all
-_PACKAGES = str(
-    Path(fastdl.__file__).parents[1]
-)  # the very fastdl that the tests import, wherever another is installed
+_PACKAGES = str(Path(fastdl.__file__).parents[1])  # of the very fastdl that the tests import
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,16 @@ def test_the_published_mode_is_the_umasks(path: Path, mask: int) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
+@pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o444, 0o444), (0o777, 0o644), (0o666, 0o644)])
+def test_the_published_mode_is_no_wider_than_that_of_the_file_replaced(path: Path, before: int, after: int) -> None:
+    """Who closed a file to others finds its next version closed. Source: CVE-2022-32207."""
+    path.write_bytes(b"older")
+    path.chmod(before)
+    with umask(0o022), written(path) as output:
+        output.publish(fsync=False)
+    assert stat.S_IMODE(path.stat().st_mode) == after
+
+
 def test_an_existing_output_is_replaced_in_one_step(path: Path) -> None:
     """Whoever has the old file open keeps it; the name means the new one."""
     path.write_bytes(b"old")
