@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.combine import crc64_of_parts
 from fastdl.digest import Digest
-from fastdl.errors import DiskError
+from fastdl.errors import DiskError, disk_errors
 from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
 from fastdl.locks import is_named, lock, unlock
 from fastdl.pipe import anonymous_descriptor
@@ -233,19 +233,21 @@ def open_checkpoint(path: Path | None, *, writable: bool = True) -> Checkpoint:
         DiskError: it cannot be created, or is no regular file of ours.
     """
     if path is None:
-        return Checkpoint(None, anonymous_descriptor())
+        with disk_errors("no room for records in memory"):
+            return Checkpoint(None, anonymous_descriptor())
     while True:
         try:
             fd = os.open(path, _FLAGS if writable else _READING, 0o600)
         except OSError as error:
             raise DiskError(f"{path}: the checkpoint cannot be opened: {error.strerror}") from None
         try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or (writable and status.st_uid != os.geteuid()):
-                raise DiskError(f"{path}: is no checkpoint of this user")
-            lock(fd, path, shared=not writable)
-            if is_named(fd, path):
-                return Checkpoint(path, fd)
+            with disk_errors(f"{path}: the checkpoint cannot be read"):
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode) or (writable and status.st_uid != os.geteuid()):
+                    raise DiskError(f"{path}: is no checkpoint of this user")
+                lock(fd, path, shared=not writable)
+                if is_named(fd, path):
+                    return Checkpoint(path, fd)
         except BaseException:
             os.close(fd)
             raise

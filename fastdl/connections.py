@@ -23,6 +23,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from fastdl.addresses import Addresses
 from fastdl.dial import dial, patiently
+from fastdl.errors import DiskError
 from fastdl.stream import Stream
 
 if TYPE_CHECKING:
@@ -260,7 +261,11 @@ def patience(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def stall_watch(state: Callable[[], object], seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
-    """Call ``give_up``, from another thread and again and again, while ``state`` stays equal for ``seconds``."""
+    """Call ``give_up``, from another thread and again and again, while ``state`` stays equal for ``seconds``.
+
+    Raises:
+        DiskError: this system allows no more threads.
+    """
     over = threading.Event()
 
     def watch() -> None:
@@ -273,7 +278,10 @@ def stall_watch(state: Callable[[], object], seconds: float, give_up: Callable[[
                 give_up()
 
     thread = threading.Thread(target=watch, name="fastdl-watch", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise DiskError(f"no thread to watch the line in: {error}") from None
     try:
         yield
     finally:

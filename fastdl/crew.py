@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Self
 
-from fastdl.errors import NetworkError
+from fastdl.errors import NetworkError, disk_errors
 from fastdl.messages import Abort, Renew, Report, Trim, Trimmed
 from fastdl.pool import Died, Order, Pool
 from fastdl.slot import Slot
@@ -31,8 +31,9 @@ class Crew:
         own = max(1, min(OWN, connections - workers))  # a small budget is for the workers
         self._pool = Pool(line, workers, connections, own)
         self._fd = fd
-        self._own_fd = os.dup(fd)
-        self._reports, self._reports_in = Pipe(duplex=False)
+        with disk_errors("no descriptor for the connections of this process"):
+            self._own_fd = os.dup(fd)
+            self._reports, self._reports_in = Pipe(duplex=False)
         self._pool.listen(self._reports)
         self._sending = threading.Lock()
         self._transport = transport

@@ -6,6 +6,12 @@ worker process. URLs inside a message have gone through ``redact`` before.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class FastdlError(Exception):
     """Any failure of fastdl; ``exit_code`` is what the command ends with."""
@@ -99,7 +105,7 @@ class IntegrityError(FastdlError):
 
 
 class DiskError(FastdlError):
-    """The output cannot be written: full, read-only, truncated by somebody else, input/output error."""
+    """This machine does not take the output: its disk is full, fails or was touched by others, or memory is short."""
 
     exit_code = 9
 
@@ -108,3 +114,12 @@ class Busy(FastdlError):
     """Another downloader holds this output."""
 
     exit_code = 10
+
+
+@contextmanager
+def disk_errors(what: object) -> Iterator[None]:
+    """Let a system call that fails inside be a DiskError of ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(f"{what}: {error.strerror}") from None

@@ -11,7 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Self
 
-from fastdl.errors import DiskError, FastdlError
+from fastdl.errors import DiskError, FastdlError, disk_errors
 from fastdl.hashers import make_hasher
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Follower:
     def __init__(self, fd: int, kinds: Iterable[tuple[str, int | None]]) -> None:
         self._kinds = tuple(kinds)
         self._hashers = [make_hasher(*kind) for kind in self._kinds]
-        self._fd = os.dup(fd)
+        with disk_errors("no descriptor to hash the output by"):
+            self._fd = os.dup(fd)
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         # All that follows only with the condition's lock.
@@ -68,7 +69,7 @@ class Follower:
             try:
                 thread.start()
             except RuntimeError as error:
-                raise FastdlError(f"no thread to compute {self._kinds[0][0]} in: {error}") from None
+                raise DiskError(f"no thread to compute {self._kinds[0][0]} in: {error}") from None
             self._thread = thread
 
     def restart(self) -> None:

@@ -65,11 +65,12 @@ def reuse(
     new = create_output(old.path)
     try:
         new.allocate(plan.size)
-        checkpoint.begin(Header(plan, identity, info.validator, info.crc64, new.inode, new.stamp))
         for run in runs_of(records):
             _copy(old, new, *plan.bounds(run))
-            for index in range(run.first, run.stop):
-                checkpoint.mark(index, records[index])
+        # Not before all is copied: until here a killed run costs nothing, from here on what is not marked is fetched.
+        checkpoint.begin(Header(plan, identity, info.validator, info.crc64, new.inode, new.stamp))
+        for index, digest in records.items():
+            checkpoint.mark(index, digest)
     except BaseException:
         if not checkpoint.is_about(new.stamp):
             new.discard()  # nothing knows of it

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastdl.errors import Busy, DiskError, UsageError
+from fastdl.errors import Busy, DiskError, UsageError, disk_errors
 from fastdl.header import STAMP
 from fastdl.locks import inode, is_named, lock, unlock
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fastdl.header import Stored
 
 _NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
+# What open says of a name that means nothing, a link, a directory, a socket, or a file of somebody else's.
+_NOT_OURS = frozenset((errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ETXTBSY))
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -36,7 +38,8 @@ class Output:
         self.fd = fd
         self.sealed = stamp is None  # was cut to the object's size already: what it holds must be hashed
         self.stamp = os.urandom(STAMP) if stamp is None else stamp
-        self.inode = inode(fd)
+        with disk_errors(name):
+            self.inode = inode(fd)
         self.published = name == path  # under its final name already: nothing of it may be changed
         self._size: int | None = None
         # A lock of its own open file: workers that outlive a killed parent for an instant must not hold it.
@@ -46,8 +49,9 @@ class Output:
             raise DiskError(f"{name}: cannot be opened: {error.strerror}") from None
         try:
             lock(self._lock_fd, path)
-            if inode(self._lock_fd) != self.inode:
-                raise Busy(f"{path}: another downloader replaced {self.part_path.name} just now")
+            with disk_errors(name):
+                if inode(self._lock_fd) != self.inode:
+                    raise Busy(f"{path}: another downloader replaced {self.part_path.name} just now")
         except BaseException:
             os.close(self._lock_fd)
             raise
@@ -75,8 +79,9 @@ class Output:
             DiskError: somebody truncated, extended, removed or replaced it.
         """
         if self._size is not None:
-            length = os.fstat(self.fd).st_size
-            if length != self._size + STAMP or os.pread(self.fd, STAMP, self._size) != self.stamp:
+            with disk_errors(self.part_path):
+                length, stamp = os.fstat(self.fd).st_size, os.pread(self.fd, STAMP, self._size)
+            if length != self._size + STAMP or stamp != self.stamp:
                 raise DiskError(f"{self.part_path}: another process truncated or changed it")
         if not is_named(self.fd, self.part_path):
             raise DiskError(f"{self.part_path}: removed or replaced by another process")
@@ -87,7 +92,9 @@ class Output:
         Raises:
             DiskError: somebody else changed it.
         """
-        if os.fstat(self.fd).st_size != length:
+        with disk_errors(self.part_path):
+            now = os.fstat(self.fd).st_size
+        if now != length:
             raise DiskError(f"{self.part_path}: another process truncated or changed it")
 
     def settle(self, size: int) -> None:
@@ -167,8 +174,9 @@ def check_path(path: Path) -> None:
         raise UsageError(f"{str(path)!r} cannot be an output: {error}") from None
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path}: exists and is no regular file")
-    if not path.parent.is_dir():
-        raise DiskError(f"{path.parent}: no such directory")
+    with disk_errors(path.parent):
+        if not path.parent.is_dir():
+            raise DiskError(f"{path.parent}: no such directory")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise DiskError(f"{path.parent}: not writable")
 
@@ -179,7 +187,8 @@ def check_room(path: Path, size: int) -> None:
     Raises:
         DiskError: there is less room.
     """
-    room = os.statvfs(path.parent)
+    with disk_errors(path.parent):
+        room = os.statvfs(path.parent)
     free = room.f_bavail * room.f_frsize
     if size > free:
         raise DiskError(f"{path}: no room for {size} bytes: {free} are free")
@@ -216,13 +225,16 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
 
     Raises:
         Busy: another downloader holds it.
+        DiskError: it cannot be read now; what is finished in it must not be thrown away for that.
     """
     part_path = part_path_of(path)
     for name in (part_path, path):
         try:
             fd = os.open(name, _FLAGS)
-        except OSError:
-            continue
+        except OSError as error:
+            if error.errno in _NOT_OURS:
+                continue
+            raise DiskError(f"{name}: cannot be opened: {error.strerror}") from None
         try:
             stamp = _stamp_if_ours(fd, stored.plan.size)
             if stamp == stored.stamp and name == part_path:
@@ -238,10 +250,11 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
 
 def _stamp_if_ours(fd: int, size: int) -> bytes | None:
     """Return what stands behind ``size`` bytes of a regular file of this user's; None if it is no such file."""
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-        return None
-    return os.pread(fd, STAMP, size) if status.st_size in (size, size + STAMP) else None
+    with disk_errors("what an earlier run left cannot be read"):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return None
+        return os.pread(fd, STAMP, size) if status.st_size in (size, size + STAMP) else None
 
 
 def _remove_leftover(part_path: Path, path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import IO, Self
 
 from fastdl import prefork
 from fastdl.counters import Counters, nbytes
-from fastdl.errors import FastdlError
+from fastdl.errors import DiskError, FastdlError, disk_errors
 from fastdl.messages import Abort, Attach, Drop, Fetch, Line, Ready, Rehash, Renew, Report, Trim, Trimmed, Welcome
 from fastdl.pipe import Pipe, anonymous_file
 
@@ -62,7 +62,7 @@ class _Member:
                 self.pipe.send(welcome, shared)
             except OSError as error:
                 if waiting is None:
-                    raise FastdlError(f"a worker cannot be started: {error.strerror}") from None
+                    raise DiskError(f"a worker cannot be started: {error.strerror}") from None
                 self.process.kill()  # forked ahead, it ended already
                 self.close()
             else:
@@ -110,10 +110,11 @@ class Pool:
             slot += slots
         # Neighbouring slots alternate between the workers, so that the first orders keep all processes busy.
         self.fetch_slots.sort(key=lambda slot: (slot - self._welcomes[self._member_of[slot]].first_slot, slot))
-        self._shared = anonymous_file()
-        self._shared.truncate(nbytes(slot))
-        self.counters = Counters(self._shared.fileno(), slot)
-        self._selector = selectors.DefaultSelector()
+        with disk_errors("no memory to share with workers"):
+            self._shared = anonymous_file()
+            self._shared.truncate(nbytes(slot))
+            self.counters = Counters(self._shared.fileno(), slot)
+            self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
         return self

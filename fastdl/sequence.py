@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
-from fastdl.errors import Archived, IntegrityError, NotFound, ObjectChanged, UsageError
+from fastdl.errors import Archived, IntegrityError, NotFound, ObjectChanged, UsageError, disk_errors
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
 from fastdl.http import Transport
@@ -54,8 +54,9 @@ class Download:
         """Carry the job out; whatever fails, what can be resumed stays and what cannot is removed."""
         job = self._job
         check_path(job.path)
-        if not job.overwrite and job.path.exists():
-            raise UsageError(f"{job.path}: exists; not replaced")
+        with disk_errors(job.path):
+            if not job.overwrite and job.path.exists():
+                raise UsageError(f"{job.path}: exists; not replaced")
         if job.sums is not None:
             self._checksums += job.sums.digests(job.backoff, self._teller.sleep)
         with ExitStack() as stack:
@@ -135,7 +136,8 @@ class Download:
         if stored is None:
             self._started_over = checkpoint.damage
             part_path = part_path_of(self._job.path)
-            left = part_path.is_file() and not part_path.is_symlink()
+            with disk_errors(part_path):
+                left = part_path.is_file() and not part_path.is_symlink()
             if not self._started_over and self._job.checkpoint_path and left:
                 self._started_over = "the partial file that is there has no checkpoint"
         elif self._job.resume == "no":

@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Self
 
 from fastdl.checkpoint import open_checkpoint
-from fastdl.errors import DiskError, NotFound, UsageError
+from fastdl.errors import DiskError, NotFound, UsageError, disk_errors
 from fastdl.locks import is_named, lock, unlock
 from fastdl.output import part_path_of
 
@@ -41,10 +41,14 @@ class FileThere:
             raise UsageError(f"{path}: is a directory") from None
         except OSError as error:
             raise DiskError(f"{path}: cannot be opened: {error.strerror}") from None
-        status = os.fstat(self.fd)
-        if not stat.S_ISREG(status.st_mode):
+        try:
+            with disk_errors(path):
+                status = os.fstat(self.fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"{path}: is no regular file")
+        except BaseException:
             os.close(self.fd)
-            raise UsageError(f"{path}: is no regular file")
+            raise
         self.size = status.st_size
 
     def __enter__(self) -> Self:
@@ -59,7 +63,9 @@ class FileThere:
         Raises:
             DiskError: somebody truncated, extended, removed or replaced it.
         """
-        if os.fstat(self.fd).st_size != self.size or not is_named(self.fd, self.path.resolve()):
+        with disk_errors(self.path):
+            size, place = os.fstat(self.fd).st_size, self.path.resolve()
+        if size != self.size or not is_named(self.fd, place):
             raise DiskError(f"{self.path}: another process changed or replaced it")
 
     def sync(self) -> None:
@@ -82,7 +88,9 @@ def open_records(path: Path, stack: ExitStack, *, writable: bool, needed: bool) 
         DiskError: they cannot be read, and are ``needed``.
     """
     try:
-        records = open_checkpoint(path if path.exists() else None, writable=writable)
+        with disk_errors(path):
+            there = path.exists()
+        records = open_checkpoint(path if there else None, writable=writable)
     except DiskError as error:
         if needed:
             raise

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from fastdl.__main__ import run
 from fastdl.retry import Backoff
+from tests.fault.seccomp import watch_me
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,8 +125,17 @@ class Nursery:
             env={name: os.environ[name] for name in _INHERITED if name in os.environ} | {"HOME": str(folder)},
         )
 
-    def start(self, *arguments: object, cwd: Path | None = None, variables: Mapping[str, str] | None = None) -> Born:
-        """Start ``fastdl ARGUMENTS`` in ``cwd``, in an environment of little but ``variables``."""
+    def start(
+        self,
+        *arguments: object,
+        cwd: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+        judge: str | None = None,
+    ) -> Born:
+        """Start ``fastdl ARGUMENTS`` in ``cwd``, in an environment of little but ``variables``.
+
+        With the address of a ``judge`` its system calls are that one's to decide.
+        """
         self._count += 1
         out, err = (self._folder / f"{name}-{self._count % 16}" for name in ("out", "err"))
         order = {
@@ -134,6 +144,7 @@ class Nursery:
             "variables": dict(variables or {}),
             "out": str(out),
             "err": str(err),
+            "judge": judge,
         }
         return Born(self, self._ask(order)["pid"], out, err)
 
@@ -207,6 +218,8 @@ def _live(order: dict[str, Any]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # and one in the background of a shell this
     sys.argv[:] = ["fastdl", *order["arguments"]]
+    if order["judge"] is not None:
+        watch_me(order["judge"])
     run()
 
 
