@@ -186,6 +186,8 @@ def split_url(url: str) -> SplitResult:
         ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError("the URL is not an absolute http or https one")
+    if not {" ", "\\"}.isdisjoint(parts.netloc):  # browsers read a backslash as the end of the host
+        raise UsageError("the URL's host cannot be told for sure: it holds a space or a backslash")
     if any(ord(char) < ord(" ") or char == "\x7f" for char in url):
         raise UsageError("the URL holds control characters")
     return parts
@@ -216,7 +218,7 @@ def _redirected(request: Request, location: str) -> Request:
         old, new = origin(request.url), origin(url)
     except ValueError:  # UsageError is one: here the mistake is the server's
         raise ProtocolError(f"{redacted_url(request.url)} redirects to what is no URL") from None
-    if not location or " " in new[1]:
+    if not location:
         raise ProtocolError(f"{redacted_url(request.url)} redirects to nowhere")
     if old[0] == "https" and new[0] == "http":
         raise ProtocolError(f"{redacted_url(request.url)} redirects from https to http; refused")
