@@ -235,7 +235,10 @@ def _manager(line: Line, connections: int) -> urllib3.PoolManager:
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         headers = make_headers(proxy_basic_auth=login)
         keep_secrets(headers=headers.items())
-        manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
+        try:
+            manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
+        except urllib3.exceptions.LocationParseError:
+            raise UsageError("the proxy's host is not a host name") from None
     else:
         manager = urllib3.PoolManager(maxsize=connections)
     manager.pool_classes_by_scheme = POOLS
