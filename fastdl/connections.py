@@ -32,6 +32,8 @@ MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its colon, or the fold of the line before
 _SWITCHING = 101
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
+_MAX_LINE = 4096  # bytes of a chunk's size and extensions
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
 _asking: dict[int, _Asked] = {}
 _addresses = Addresses()
@@ -105,6 +107,22 @@ class _Head(http.client.HTTPResponse):
             raise http.client.HTTPException("two different lengths")
         if lengths and self.length is None and (value := lengths.pop()).isascii() and value.isdigit():
             self.length = int(value)  # repeated, but equal
+
+    def _get_chunk_left(self) -> int | None:
+        """Go to the next chunk at the end of one, which http.client passes over unseen. Source: RFC 9112, 7.1."""
+        if self.chunk_left == 0:
+            if self._safe_read(2) != b"\r\n":  # type: ignore[attr-defined]
+                raise http.client.IncompleteRead(b"")
+            self.chunk_left = None
+        return super()._get_chunk_left()  # type: ignore[misc,no-any-return]
+
+    def _read_next_chunk_size(self) -> int:
+        """Read digits, where http.client takes signs, underscores and 0x too; ValueError is an end before the end."""
+        size = _CHUNK_SIZE.fullmatch(self.fp.readline(_MAX_LINE))
+        if size is None:
+            self._close_conn()  # type: ignore[attr-defined]
+            raise ValueError("no size of a chunk")
+        return int(size[1], 16)
 
     def _begin_final(self) -> None:
         for _ in range(MAX_INTERIM):
