@@ -31,6 +31,7 @@ MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its colon, or the fold of the line before
+_STATUS = re.compile(rb"HTTP/1\.\d +\d{3}(?:[ \t].*)?")
 _SWITCHING = 101
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
 _MAX_LINE = 4096  # bytes of a chunk's size and extensions
@@ -68,6 +69,8 @@ class _Lines:
             raise http.client.HTTPException("control characters in the head")
         if self._in_fields and text and _FIELD.match(text) is None:
             raise http.client.HTTPException("a line in the head that is no field")
+        if not self._in_fields and text and _STATUS.fullmatch(text) is None:
+            raise http.client.BadStatusLine(text.decode("latin-1"))
         self._in_fields = bool(text)  # a blank line ends the head, and a status line begins one
         return line
 

@@ -142,6 +142,7 @@ def fuzz(examples: int) -> None:
         @example(RIGHT + b"Content-Length: 10\r\n\r\n" + BODY)
         @example(RIGHT + b"Transfer-Encoding: chunked\r\n\r\n0xa\r\n0123456789\r\n0\r\n\r\n")
         @example(RIGHT + b"Transfer-Encoding: chunked\r\n\r\n5\r\n01234XX5\r\n56789\r\n0\r\n\r\n")
+        @example(b"HTTP/1.\x011" + RIGHT[8:] + b"Content-Length: 10\r\n\r\n" + BODY)
         @example(RIGHT + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n0123456789\r\n0\r\n\r\n")
         def attempt(raw: bytes) -> None:
             now[0] = raw
