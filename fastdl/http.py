@@ -202,6 +202,8 @@ def split_url(url: str) -> SplitResult:
         ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError("the URL is not an absolute http or https one")
+    if not {" ", "\\"}.isdisjoint(parts.netloc):  # browsers read a backslash as the end of the host
+        raise UsageError("the URL's host cannot be told for sure: it holds a space or a backslash")
     if any(ord(char) < ord(" ") or char == "\x7f" for char in url):
         raise UsageError("the URL holds control characters")
     return parts
@@ -232,7 +234,7 @@ def _redirected(request: Request, location: str) -> Request:
         old, new = origin(request.url), origin(url)
     except ValueError:  # UsageError is one: here the mistake is the server's
         raise ProtocolError(f"{redacted_url(request.url)} redirects to what is no URL") from None
-    if not location or " " in new[1]:
+    if not location:
         raise ProtocolError(f"{redacted_url(request.url)} redirects to nowhere")
     if old[0] == "https" and new[0] == "http":
         raise ProtocolError(f"{redacted_url(request.url)} redirects from https to http; refused")
@@ -249,7 +251,10 @@ def _manager(line: Line, connections: int) -> urllib3.PoolManager:
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         headers = make_headers(proxy_basic_auth=login)
         keep_secrets(headers=headers.items())
-        manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
+        try:
+            manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
+        except urllib3.exceptions.LocationParseError:
+            raise UsageError("the proxy's host is not a host name") from None
     else:
         manager = urllib3.PoolManager(maxsize=connections)
     manager.pool_classes_by_scheme = POOLS

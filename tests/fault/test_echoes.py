@@ -114,7 +114,8 @@ def test_s1_a_server_that_quotes_secrets_is_not_quoted(tmp_path: Path, name: str
         (short_206(10 * PART) if exchange.request.number < number else ECHOES[name])(exchange)
 
     with serving(handle) as server:
-        for url, headers in ((secret_url(server), HEADERS), (secret_url(server).partition("?")[0], ())):
+        runs = [(secret_url(server), HEADERS), (secret_url(server).partition("?")[0], ())]
+        for url, headers in runs if name in LATER else runs[:1]:  # by its password alone, where answers differ most
             outcome = run(url, "-o", "out", "-v", *QUICK, *headers, cwd=tmp_path)
             assert outcome.code not in (0, 1), outcome.message
             check_outcome(outcome, tmp_path)

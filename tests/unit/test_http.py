@@ -83,6 +83,24 @@ def test_a_chunked_body_without_its_end_is_broken(last: bytes) -> None:
         fetch(server.url())
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        *(b"5\r\n01234XX5\r\n56789\r\n0\r\n\r\n", b"5\r\n01234\n\n5\r\n56789\r\n0\r\n\r\n"),
+        *(b"+a\r\n0123456789\r\n0\r\n\r\n", b"0xa\r\n0123456789\r\n0\r\n\r\n", b"1_0\r\n0123456789012345\r\n0\r\n\r\n"),
+        *(b"5\r\n01234\r\n-5\r\n56789\r\n0\r\n\r\n", b"\xb9\r\n0\r\n0\r\n\r\n", b"1" + b"0" * 16 + b"\r\n0"),
+    ],
+)
+def test_n4_a_chunk_is_digits_then_bytes_then_an_end(chunks: bytes) -> None:
+    """http.client looks neither at a chunk's end nor closely at its size: what is read behind would be anything."""
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    with serving(raw(answer)) as server, client() as transport:
+        response = transport.open(Request(server.url()))
+        with pytest.raises(NetworkError, match="the connection broke"):
+            read(response)
+        response.finish()
+
+
 def test_an_answer_without_body_is_an_end_at_once() -> None:
     """Nothing to receive, and the connection stays usable."""
     with serving(ranged(b"")) as server, client() as transport:
