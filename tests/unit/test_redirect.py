@@ -193,6 +193,18 @@ def test_redirects_are_bounded() -> None:
     assert "s3cr3t" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("hops", "followed"), [(9, True), (10, True), (11, False)])
+def test_ten_redirects_are_followed(hops: int, *, followed: bool) -> None:
+    """And not one more; whoever needs as many has a loop."""
+    handlers: dict[str, Handler] = {f"/{hop}": redirect(f"/{hop + 1}") for hop in range(hops)}
+    with serving(routes({**handlers, f"/{hops}": ranged(DATA)})) as server:
+        if followed:
+            assert fetch(server.url("/0"))[1] == DATA
+        else:
+            with pytest.raises(ProtocolError, match="is the end of more than 10 redirects"):
+                fetch(server.url("/0"))
+
+
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_every_redirect_is_followed_with_a_get(code: int) -> None:
     """All five mean the same for a GET, and cost no second connection."""
