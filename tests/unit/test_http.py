@@ -270,7 +270,7 @@ def test_an_excerpt_is_at_most_what_was_received(fault: Handler) -> None:
     """An error body that breaks is no error of its own, and is not made up for with zeros."""
     with serving(spoilt(fault)) as server, client() as transport:
         excerpt = transport.open(Request(server.url())).excerpt(100)
-    assert DATA[:10].startswith(excerpt)
+    assert excerpt in (b"", DATA[:10])
 
 
 def test_an_excerpt_is_bounded() -> None:
