@@ -92,6 +92,15 @@ def test_a_redirect_to_another_port_carries_no_secret() -> None:
         assert set(target.log[0].headers) == {"host", "range", "accept-encoding", "user-agent"}
 
 
+def test_a_header_is_harmless_by_its_name() -> None:
+    """In any case of letters, and whatever its value looks like."""
+    headers = (("user-AGENT", "mine"), ("X-Token", "range"), ("X-Key", "user-agent"))
+    with serving(ranged(DATA)) as target, serving(redirect(target.url())) as server, client() as transport:
+        read(transport.open(Request(server.url(), headers)))
+        assert set(target.log[0].headers) == {"host", "accept-encoding", "user-agent"}
+        assert target.log[0].headers["user-agent"] == "mine"
+
+
 def test_a_redirect_to_another_host_carries_no_secret() -> None:
     """The same port under another name is another origin."""
     handlers: dict[str, Handler] = {"/b": ranged(DATA)}
