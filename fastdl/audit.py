@@ -221,8 +221,8 @@ class Audit:
 
     def _fetch(self, hashed: Checkpoint, answers: Answers) -> None:
         look, found = self._look, self._found
-        if look.source is None or found is None:
-            return
+        assert look.source is not None  # noqa: S101 - only a store is asked
+        assert found is not None  # noqa: S101 - and it was asked before
         RangedDownload(
             look.source,
             found.info,

@@ -66,7 +66,7 @@ class Output:
             if size is None:
                 return
             self._reserve(size + STAMP)
-            os.pwrite(self.fd, self.stamp, size)
+            os.pwrite(self.fd, self.stamp, size)  # which also gives a sparse file its length
         except OSError as error:
             raise DiskError(f"{self.path}: no room for {size} bytes: {error.strerror}") from None
         self._size = size
@@ -149,7 +149,6 @@ class Output:
         room = os.fstatvfs(self.fd)
         if room.f_bavail * room.f_frsize < length - os.fstat(self.fd).st_blocks * 512:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.ftruncate(self.fd, length)
 
 
 def part_path_of(path: Path) -> Path:

@@ -54,10 +54,7 @@ class S3Session:
         self._region = region or os.environ.get("AWS_REGION") or None
         self._addressing = addressing
         self.sign = sign
-        try:
-            self._session = Session(profile=self._profile)
-        except (BotoCoreError, ValueError) as error:
-            raise UsageError(f"s3://: {printable(str(error))}") from None
+        self._session = Session(profile=self._profile)  # reads no file yet
 
     def place(self, bucket: str, key: str, region: str | None = None) -> Place:
         """Return where an object is; ``region`` is one that the store named.

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PATIENCE = 20.0  # seconds until a command counts as hanging; only failing tests ever take as long
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # what a Python may need to start at all
+# What a Python may need to start at all; the last one only if scripts/coverage measures.
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
 _PACKAGES = str(Path(fastdl.__file__).parents[1])  # of the very fastdl that the tests import
 
 

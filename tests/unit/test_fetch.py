@@ -273,10 +273,9 @@ def test_too_little_progress_gives_the_run_back(first: int) -> None:
     start = 150_000 * first
     with scene(script({1: truncate_after(WORTH_CONTINUING - 1)}, otherwise=ranged(DATA))) as made:
         span = made.span(plan, Run(first, 3))
-        with pytest.raises(Truncated, match=r"the body ended before byte \d+$") as caught:
+        with pytest.raises(Truncated) as caught:
             span.run()
-        assert made.server.url() in str(caught.value)
-        assert int(str(caught.value).split()[-1]) > start + 65_535
+        assert str(caught.value) == f"{made.server.url()}: the body ended before byte {start + 150_000}"
         assert (span.requests, span.retries) == (1, 0)
         span.run()
         assert made.ranges() == [(start, len(DATA)), (start + 65_535, len(DATA))]

@@ -439,6 +439,20 @@ def test_reserving_goes_on_after_an_interruption(path: Path, code: int, monkeypa
         assert module._fallocate(output.fd, 5) is True
 
 
+def test_a_length_beyond_32_bits_reaches_the_kernel(path: Path) -> None:
+    """It would be cut to its lower half without a word."""
+    with closing(create_output(path)) as output, pytest.raises(OSError, match=r"No space left|File too large"):
+        module._fallocate(output.fd, 2**60)
+
+
+def test_an_empty_object_is_published_empty(path: Path) -> None:
+    """No byte of the stamp stays behind."""
+    with closing(create_output(path)) as output:
+        output.allocate(0)
+        output.publish(fsync=False)
+    assert path.read_bytes() == b""
+
+
 def test_nothing_to_reserve_is_no_system_call(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fallocate(2) refuses a length of zero."""
     monkeypatch.setattr(ctypes, "CDLL", None)
@@ -544,10 +558,19 @@ def test_the_umask_is_found_without_the_kernels_word_too(
             raise unreadable
         return unreadable
 
+    masks: list[int] = []
+    really = os.umask
+
+    def noted(mask: int) -> int:
+        masks.append(mask)
+        return really(mask)
+
     with umask(0o027), written(path) as output:
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", read_text)
+            patch.setattr(os, "umask", noted)
             output.publish(fsync=False)
+        assert masks == [0o077, 0o027]  # whatever another thread creates meanwhile is nobody else's to read
         assert os.umask(0o027) == 0o027
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
