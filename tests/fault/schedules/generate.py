@@ -69,6 +69,7 @@ def _size(rng: random.Random, part_size: int) -> int:
 def _flags(rng: random.Random, part_size: int, *, sane: bool = False) -> Flags:
     odd = 0.0 if sane else 1.0
     workers = _pick(rng, {1: 6, 2: 3, 3: 1})
+    no_checkpoint = rng.random() < 0.04 * odd
     return Flags(
         part_size=part_size,
         workers=workers,
@@ -78,8 +79,8 @@ def _flags(rng: random.Random, part_size: int, *, sane: bool = False) -> Flags:
         read_timeout=rng.choice((1.0, 1.5)),
         limit_rate=400 * _KIB if rng.random() < 0.02 * odd else 0,
         fsync=rng.random() < 0.1,
-        keep_records=rng.random() < 0.12,
-        no_checkpoint=rng.random() < 0.04 * odd,
+        keep_records=rng.random() < 0.12 and not no_checkpoint,
+        no_checkpoint=no_checkpoint,
         no_clobber=rng.random() < 0.04 * odd,
         json=rng.random() < 0.85,
     )
