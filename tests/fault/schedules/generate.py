@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TypeVar
 
 from tests.fault.schedules.shop import KINDS
@@ -69,17 +70,17 @@ def _size(rng: random.Random, part_size: int) -> int:
 def _flags(rng: random.Random, part_size: int, *, sane: bool = False) -> Flags:
     odd = 0.0 if sane else 1.0
     workers = _pick(rng, {1: 6, 2: 3, 3: 1})
+    no_checkpoint = rng.random() < 0.04 * odd
     return Flags(
         part_size=part_size,
         workers=workers,
         connections=max(workers, rng.choice((1, 2, 3, 4, 4, 6, 8, 16))),
         resume="verify" if sane else _pick(rng, {"verify": 8, "trust": 1, "no": 1}),
         retry=rng.choice((0, 1, 2, 3, 3, 4)),
-        read_timeout=rng.choice((1.0, 1.5)),
         limit_rate=400 * _KIB if rng.random() < 0.02 * odd else 0,
         fsync=rng.random() < 0.1,
-        keep_records=rng.random() < 0.12,
-        no_checkpoint=rng.random() < 0.04 * odd,
+        keep_records=rng.random() < 0.12 and not no_checkpoint,
+        no_checkpoint=no_checkpoint,
         no_clobber=rng.random() < 0.04 * odd,
         json=rng.random() < 0.85,
     )
@@ -89,9 +90,12 @@ def _run(rng: random.Random, last: Flags, size: int, *, proven: bool) -> Run:
     part_size = last.part_size if rng.random() < 0.92 else rng.choice((0, 900, 8 * _KIB))
     flags = _flags(rng, part_size) if rng.random() < 0.5 else last
     blows = _blows(rng, size) if rng.random() < 0.65 else ()
+    faults = _faults(rng, size, 0.75, proven=proven)
+    if any(fault.kind.startswith("stall") for fault in faults):
+        flags = replace(flags, read_timeout=1.0)
     return Run(
         flags,
-        faults=_faults(rng, size, 0.75, proven=proven),
+        faults=faults,
         blows=blows,
         first=rng.choice((0, 1, *2 * (part_size, 2 * part_size), 3 * part_size + 1, 1 + size // 3)),
         each=rng.choice((0, 0, 0, part_size, 3 * part_size, 1 + size // 5, 1 + size // 9)),

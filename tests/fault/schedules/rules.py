@@ -138,16 +138,21 @@ def _code(seen: Seen) -> str:
     if seen.second:
         allowed |= {-9}
     if seen.second or "second" in seen.struck:
-        allowed |= {2, 7, 8, 10, *(code for kind in seen.injected for code in KINDS[kind].codes)}
-    if seen.run.flags.no_clobber and "out" in {**seen.before, **seen.after}:
-        allowed |= {2}
+        allowed |= {2, 7, 8, 10}
     if seen.foreign:
         allowed |= {9}
+    allowed |= _codes_of_flags(seen)
     if seen.run.verb != "get":
         allowed |= _codes_of_verify(seen)
-    if _in_doubt(seen):
+    if _in_doubt(seen) or (seen.schedule.thing.serving == "endless" and "cut" in seen.injected):
         allowed |= {8}
     return "" if seen.code in allowed else f"exit code {seen.code}, plausible were {sorted(allowed)}"
+
+
+def _codes_of_flags(seen: Seen) -> set[int]:
+    flags = seen.run.flags
+    there = flags.no_clobber and "out" in {**seen.before, **seen.after}
+    return {2} if there or (flags.no_checkpoint and flags.keep_records) else set()
 
 
 def _codes_of_blow(kind: str) -> set[int]:

@@ -29,7 +29,7 @@ class Flags:
     connections: int = 4
     resume: str = "verify"
     retry: int = 3
-    read_timeout: float = 1.5
+    read_timeout: float = 6.0  # seconds; less only where something stalls: a busy machine stalls too
     limit_rate: int = 0
     fsync: bool = False
     keep_records: bool = False
