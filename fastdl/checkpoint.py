@@ -57,7 +57,7 @@ class Checkpoint:
         self._bitmap = bytearray()
         self._records = bytearray()
         self._slot = b""
-        self._failed = False
+        self._failed = path is None  # nobody will read it
         self.damage = ""  # why an existing file was not usable
         self.stored = self._load()
 
@@ -94,7 +94,7 @@ class Checkpoint:
             os.ftruncate(self._fd, layout(plan)[1])
             os.pwrite(self._fd, slot + slot, 0)
         except OSError as error:
-            raise DiskError(f"{self.path}: {error.strerror}") from None
+            raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
         self._plan = plan
         self._bitmap = bytearray(-(-plan.count // 8))
@@ -110,7 +110,7 @@ class Checkpoint:
         try:
             os.pwrite(self._fd, slot + slot, 0)
         except OSError as error:
-            raise DiskError(f"{self.path}: {error.strerror}") from None
+            raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
 
     def mark(self, index: int, digest: Digest) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 # What open says of a name that means nothing, a link, a directory, a socket, or a file of somebody else's.
 _NOT_OURS = frozenset((errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ETXTBSY))
+_NOT_THE_NAMES = frozenset((errno.EIO, errno.ENOMEM, errno.ESTALE))  # faults, whatever name was given
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -41,6 +42,7 @@ class Output:
         with disk_errors(name):
             self.inode = inode(fd)
         self.published = name == path  # under its final name already: nothing of it may be changed
+        self.lost = False  # whether the disk failed to keep some of it, nobody knows which
         self._size: int | None = None
         # A lock of its own open file: workers that outlive a killed parent for an instant must not hold it.
         try:
@@ -110,14 +112,14 @@ class Output:
         """Give the file its final name, replacing what was there in one step; with ``fsync``, durably.
 
         Raises:
-            DiskError: the rename failed; the finished bytes stay in ``OUT.part``.
+            DiskError: the rename failed; the finished bytes stay in ``OUT.part``, unless they are ``lost``.
         """
         self.check()
         try:
             os.ftruncate(self.fd, self._size or 0)
             os.fchmod(self.fd, 0o666 & ~_umask())
             if fsync:
-                os.fdatasync(self.fd)
+                self._sync()
             self.part_path.replace(self.path)
             if fsync:
                 _sync_directory(self.path.parent)
@@ -137,6 +139,18 @@ class Output:
         os.close(self.fd)
         unlock(self._lock_fd)
         os.close(self._lock_fd)
+
+    def _sync(self) -> None:
+        """Have the disk take everything, asked once.
+
+        What it refused the kernel may have thrown away and show as if it were there: neither asking again nor hashing
+        would tell what the disk holds. Source: Rebello et al., "Can Applications Recover from fsync Failures?", 2020.
+        """
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            self.lost = True
+            raise DiskError(f"{self.part_path}: the disk did not keep it: {error.strerror}; start over") from None
 
     def _reserve(self, length: int) -> None:
         if _fallocate(self.fd, length):
@@ -166,6 +180,8 @@ def check_path(path: Path) -> None:
     except FileNotFoundError:
         mode = stat.S_IFREG
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _NOT_THE_NAMES:
+            raise DiskError(f"{path}: {error}") from None
         raise UsageError(f"{str(path)!r} cannot be an output: {error}") from None
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path}: exists and is no regular file")

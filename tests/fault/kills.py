@@ -159,8 +159,12 @@ def _marked(stage: Stage) -> set[int] | None:
     if not path.exists():
         return None
     with closing(open_checkpoint(path)) as opened:
-        if opened.stored is None:
+        partial = stage.output.with_name("out.part")
+        about = partial.exists() and opened.is_about(partial.read_bytes()[len(DATA) :])
+        if opened.stored is None or not (about or opened.complete):
             return None
+        if partial.exists() and partial.stat().st_size > len(DATA) and not about:
+            return None  # records of the finished file, while another one is begun
         return {index for run in opened.runs()[0] for index in range(run.first, run.stop)}
 
 
