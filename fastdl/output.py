@@ -119,7 +119,9 @@ class Output:
             os.ftruncate(self.fd, self._size or 0)
             os.fchmod(self.fd, 0o666 & ~_umask())
             if fsync:
-                self._sync()
+                self._sync()  # which may take minutes: enough for somebody to change the file
+            if os.fstat(self.fd).st_size != (self._size or 0) or not is_named(self.fd, self.part_path):
+                raise DiskError(f"{self.part_path}: another process truncated, removed or replaced it")
             self.part_path.replace(self.path)
             if fsync:
                 _sync_directory(self.path.parent)

@@ -102,7 +102,7 @@ class Born:
             message = f"still running after {seconds} s; stderr: {self.stderr[-2000:]}"
             raise TimeoutError(message)
         if orphans:
-            message = f"{orphans} processes outlived their command by more than {GONE} s; stderr: {self.stderr[-2000:]}"
+            message = f"{orphans} processes outlived their command for too long; stderr: {self.stderr[-2000:]}"
             raise TimeoutError(message)
         return self.code
 
@@ -110,8 +110,9 @@ class Born:
 class Nursery:
     """The process that forks; :func:`nursery` starts and ends it. For one thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gone: float) -> None:
         self._folder = folder
+        self._gone = gone
         self._count = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.nursery"],
@@ -153,7 +154,7 @@ class Nursery:
 
     def reap(self, pid: int) -> tuple[int, int]:
         """Return the exit code of a command that ended, and how many of its descendants had to be killed."""
-        answer = self._ask({"reap": pid})
+        answer = self._ask({"reap": pid, "gone": self._gone})
         return answer["code"], answer["orphans"]
 
     def close(self) -> None:
@@ -181,10 +182,13 @@ class Nursery:
 
 
 @contextmanager
-def nursery(folder: Path) -> Iterator[Nursery]:
-    """Have commands forked until the end of the block; what they print lands in ``folder``."""
+def nursery(folder: Path, *, gone: float = GONE) -> Iterator[Nursery]:
+    """Have commands forked until the end of the block; what they print lands in ``folder``.
+
+    ``gone`` is for how many seconds workers may outlive their command.
+    """
     folder.mkdir(exist_ok=True)
-    keeper = Nursery(folder)
+    keeper = Nursery(folder, gone)
     try:
         yield keeper
     finally:
@@ -214,10 +218,10 @@ def _live(order: dict[str, Any]) -> NoReturn:
     run()
 
 
-def _reap(pid: int) -> dict[str, int]:
+def _reap(pid: int, gone_within: float) -> dict[str, int]:
     """Wait for a whole process group; kill what outlives its leader for too long."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    deadline, killed = time.monotonic() + GONE, 0
+    deadline, killed = time.monotonic() + gone_within, 0
     while True:
         try:
             gone, _ = os.waitpid(-pid, os.WNOHANG)
@@ -241,7 +245,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     for line in orders:
         order = json.loads(line)
-        answer = _reap(order["reap"]) if "reap" in order else {"pid": _bear(order)}
+        answer = _reap(order["reap"], order["gone"]) if "reap" in order else {"pid": _bear(order)}
         answers.write(json.dumps(answer).encode() + b"\n")
     for pid in _children():
         os.kill(pid, signal.SIGKILL)

@@ -39,6 +39,8 @@ _DAMAGED = 0  # the part that is damaged before the scene "resume" begins
 _DELAY = 0.002  # seconds between a call and a kill at a random moment, at most
 _SECONDS = 30.0  # until a run counts as a hang
 _LONGEST = 3  # kills in a row
+_SELDOM = 0.1  # how often a scene is played that is not among the _QUICK ones, whose workers are all forked
+_QUICK = ("fresh", "resume", "keep", "stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +161,14 @@ def _marked(stage: Stage) -> set[int] | None:
     if not path.exists():
         return None
     with closing(open_checkpoint(path)) as opened:
-        partial = stage.output.with_name("out.part")
-        about = partial.exists() and opened.is_about(partial.read_bytes()[len(DATA) :])
-        if opened.stored is None or not (about or opened.complete):
+        if opened.stored is None:
             return None
-        if partial.exists() and partial.stat().st_size > len(DATA) and not about:
-            return None  # records of the finished file, while another one is begun
+        partial = stage.output.with_name("out.part")
+        if partial.exists():
+            behind = partial.read_bytes()[len(DATA) :]
+            sealed = partial.stat().st_size == len(DATA) and opened.complete
+            if not opened.is_about(behind) and not sealed:
+                return None  # records of the finished file, while another one is begun
         return {index for run in opened.runs()[0] for index in range(run.first, run.stop)}
 
 
@@ -223,7 +227,7 @@ def campaign(stage: Stage, points: int, seed: int, *, every: bool = True) -> Ite
             struck += count
             yield count, wrong
     while struck < points:
-        name = rng.choice(list(calls))
+        name = rng.choice(_QUICK if rng.random() > _SELDOM else list(calls))
         total = sum(calls[name].values())
         count, wrong = suffer(stage, [random_kill(name, total, rng) for _ in range(rng.randint(1, _LONGEST))])
         struck += count
