@@ -25,6 +25,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fastdl.access import write_whole
 from fastdl.combine import crc64_of_parts
 from fastdl.digest import Digest
 from fastdl.errors import DiskError, disk_errors
@@ -92,7 +93,7 @@ class Checkpoint:
             # Marks go first: a crash in between leaves a header that claims nothing.
             os.ftruncate(self._fd, 0)
             os.ftruncate(self._fd, layout(plan)[1])
-            os.pwrite(self._fd, slot + slot, 0)
+            write_whole(self._fd, slot + slot, 0)
         except OSError as error:
             raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
@@ -108,7 +109,7 @@ class Checkpoint:
         """
         slot = doubting(self._slot, doubted=doubted)
         try:
-            os.pwrite(self._fd, slot + slot, 0)
+            write_whole(self._fd, slot + slot, 0)
         except OSError as error:
             raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
@@ -121,8 +122,8 @@ class Checkpoint:
         if self._failed:
             return
         try:
-            os.pwrite(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
-            os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+            write_whole(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
+            write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
         except OSError as error:
             self._failed = True
             log.warning("%s: %s; the download goes on, but can be resumed only from here", self.path, error.strerror)
@@ -133,8 +134,8 @@ class Checkpoint:
         self._bitmap[index >> 3] &= ~(1 << (index & 7))
         self._records[start : start + RECORD.size] = _EMPTY
         with suppress(OSError):
-            os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
-            os.pwrite(self._fd, _EMPTY, self._records_at + start)
+            write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+            write_whole(self._fd, _EMPTY, self._records_at + start)
 
     def judge(self, index: int, digest: Digest) -> bool:
         """Tell whether part ``index``, on the disk of ``digest``, is what was recorded; unmark it if not."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastdl.access import write_whole
 from fastdl.errors import Busy, DiskError, UsageError, disk_errors
 from fastdl.header import STAMP
 from fastdl.locks import inode, is_named, lock, unlock
@@ -68,7 +69,7 @@ class Output:
             if size is None:
                 return
             self._reserve(size + STAMP)
-            os.pwrite(self.fd, self.stamp, size)
+            write_whole(self.fd, self.stamp, size)
         except OSError as error:
             raise DiskError(f"{self.path}: no room for {size} bytes: {error.strerror}") from None
         self._size = size

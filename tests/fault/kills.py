@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import open_checkpoint
-from tests.fault.judge import Call, Key, judging
+from tests.fault.judge import Call, Key, Pretend, judging
 from tests.fault.scenes import DATA, PART, stage
 from tests.fault.sweep import counted
 
@@ -79,24 +79,29 @@ class Killer:
         self.struck = kill.victim
         if kill.delay:
             time.sleep(kill.delay)
-        if kill.effect:
-            call.done(kill.effect)
+        victim = self._victim(call.process)
+        done = None
+        if kill.effect and (victim in (0, call.process) or call.key.call != "openat"):
+            done = call.done(kill.effect)
         with suppress(ProcessLookupError):
-            self._strike(call.process)
-        return None
+            if victim:
+                os.kill(victim, signal.SIGKILL)
+            else:
+                os.killpg(os.getpgid(call.process), signal.SIGKILL)
+        # If the caller lives, what was done for it must not be done twice.
+        return None if done is None or victim in (0, call.process) else Pretend(done)
 
-    def _strike(self, caller: int) -> None:
+    def _victim(self, caller: int) -> int:
+        """Return whom to kill, 0 for all."""
         command = os.getpgid(caller)  # that of a nursery's command leads the group
         if self._kill.victim == "tree":
-            os.killpg(command, signal.SIGKILL)
-            return
+            return 0
         workers = [] if caller == command else [caller]
         workers += map(int, Path(f"/proc/{command}/task/{command}/children").read_text("ascii").split())
         if self._kill.victim == "worker" and workers:
-            os.kill(workers[0], signal.SIGKILL)
-        else:
-            self.struck = "parent"
-            os.kill(command, signal.SIGKILL)
+            return workers[0]
+        self.struck = "parent"
+        return command
 
 
 def every_kill(scene: str, counts: Mapping[Key, int]) -> Iterator[Kill]:
