@@ -30,7 +30,7 @@ from fastdl.combine import crc64_of_parts
 from fastdl.digest import Digest
 from fastdl.errors import DiskError, disk_errors
 from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
-from fastdl.locks import is_named, lock, unlock
+from fastdl.locks import is_named, lock, release
 from fastdl.pipe import anonymous_descriptor
 from fastdl.plan import Plan, Run
 
@@ -172,8 +172,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Release file and lock; what was marked stays."""
-        unlock(self._fd)
-        os.close(self._fd)
+        release(self._fd)
 
     def _edges_of_few(self) -> tuple[bool, list[int]]:
         """Return whether part 0 is marked, and every part that differs in that from the one before it."""
@@ -250,6 +249,6 @@ def open_checkpoint(path: Path | None, *, writable: bool = True) -> Checkpoint:
                 if is_named(fd, path):
                     return Checkpoint(path, fd)
         except BaseException:
-            os.close(fd)
+            release(fd)
             raise
-        os.close(fd)  # its owner finished and removed it between our open and our lock: take the name again
+        release(fd)  # its owner finished and removed it between our open and our lock: take the name again

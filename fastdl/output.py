@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fastdl.access import write_whole
 from fastdl.errors import Busy, DiskError, UsageError, disk_errors
 from fastdl.header import STAMP
-from fastdl.locks import inode, is_named, lock, unlock
+from fastdl.locks import inode, is_named, lock, release
 
 if TYPE_CHECKING:
     from fastdl.header import Stored
@@ -56,7 +56,7 @@ class Output:
                 if inode(self._lock_fd) != self.inode:
                     raise Busy(f"{path}: another downloader replaced {self.part_path.name} just now")
         except BaseException:
-            os.close(self._lock_fd)
+            release(self._lock_fd)
             raise
 
     def allocate(self, size: int | None) -> None:
@@ -140,8 +140,7 @@ class Output:
     def close(self) -> None:
         """Release the file and its lock."""
         os.close(self.fd)
-        unlock(self._lock_fd)
-        os.close(self._lock_fd)
+        release(self._lock_fd)
 
     def _sync(self) -> None:
         """Have the disk take everything, asked once.
@@ -282,7 +281,7 @@ def _remove_leftover(part_path: Path, path: Path) -> None:
         lock(fd, path)
         part_path.unlink()
     finally:
-        os.close(fd)
+        release(fd)
 
 
 def _fallocate(fd: int, size: int) -> bool:

@@ -91,6 +91,10 @@ class Stage:
         born.wait()
         return born
 
+    def left(self) -> dict[str, bytes]:
+        """Return what lies in the folder, with its content."""
+        return {path.name: path.read_bytes() for path in self._folder.iterdir()}
+
     def names(self) -> frozenset[str]:
         """List what lies in the folder."""
         return frozenset(path.name for path in self._folder.iterdir())
@@ -160,7 +164,7 @@ class Stage:
         """Return what a run in an empty folder leaves."""
         Scene("", ()).prepare(self._folder)
         self._start(arguments).wait()
-        return {path.name: path.read_bytes() for path in self._folder.iterdir()}
+        return self.left()
 
 
 @contextmanager
