@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,14 +160,14 @@ def removed(path: str) -> None:
     Path(path).unlink()
 
 
-def replaced(path: str) -> None:
+def swapped(path: str) -> None:
     """Put another file of the same size under its name."""
     other = Path(path).with_name("other")
     other.write_bytes(bytes(len(DATA)))
     other.replace(path)
 
 
-@pytest.mark.parametrize("spoil", [truncated, removed, replaced], ids=["f7-truncated", "f8-removed", "f8-replaced"])
+@pytest.mark.parametrize("spoil", [truncated, removed, swapped], ids=["f7-truncated", "f8-removed", "f8-replaced"])
 @pytest.mark.parametrize("call", ["fchmod", "fdatasync", "pwrite64"])
 def test_f7_f8_a_file_that_others_change_until_it_is_published(
     play: Stage, spoil: Callable[[str], None], call: str
@@ -186,6 +187,38 @@ def test_f7_f8_a_file_that_others_change_until_it_is_published(
     assert play.output.read_bytes() == OLD
     (play.output.parent / "other").unlink(missing_ok=True)
     assert_told(play, "fresh", born, "another process")
+
+
+@pytest.mark.parametrize(
+    "there",
+    [DATA, DATA + b"more", DATA[:100], b"", b"unrelated"],
+    ids=["same", "bigger", "smaller", "empty", "unrelated"],
+)
+def test_f9_what_is_there_stays_until_it_is_replaced_in_one_step(play: Stage, there: bytes) -> None:
+    """Whatever the file has in common with the object, nothing of it is touched, or used, before the rename."""
+    scene = replace(play.scenes["fresh"], before={"out": there})
+
+    def look(call: Call) -> Verdict:
+        assert call.key.file != "output" or play.output.read_bytes() in (there, DATA)
+        if call.key == Key("rename", "part"):
+            assert play.output.read_bytes() == there
+        return None
+
+    inode = play.prepare(scene).stat().st_ino
+    born, judge = play.judged(scene, look)
+    assert (born.code, born.last["bytes_fetched"], judge.counts[Key("rename", "part")]) == (0, len(DATA), 1)
+    assert play.output.read_bytes() == DATA
+    assert play.output.stat().st_ino != inode or not there
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/null", "/dev/full", "/proc/self/fd/1"])
+def test_f10_what_cannot_be_renamed_to_is_refused(play: Stage, output: str) -> None:
+    """A pipe, a device: what has left through one cannot be verified first; exit 2 or 9, nothing asked."""
+    asked = len(play.server.log)
+    born = play.run(Scene("device", (play.server.url(), "-o", output, "--json")))
+    assert born.code in (2, 9), born.stderr
+    assert born.stderr.count("\n") == 1
+    assert len(play.server.log) == asked
 
 
 def test_f11_a_read_only_file_system(tmp_path: Path) -> None:
