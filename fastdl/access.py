@@ -17,6 +17,19 @@ _PAGE = mmap.PAGESIZE
 _FORGET = 1024 * 1024  # bytes of the mapping that stay resident behind a reader
 
 
+def write_whole(fd: int, data: bytes | bytearray | memoryview, start: int) -> None:
+    """Write all of ``data`` at byte ``start``: the kernel may take less of it at a time.
+
+    Raises:
+        OSError: it takes no more.
+    """
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, start)
+        start += count
+        view = view[count:]
+
+
 class Writer:
     """Receives one window at a time into memory of its own, and writes it; for one thread."""
 
@@ -34,13 +47,10 @@ class Writer:
         Raises:
             DiskError: the disk did not take it.
         """
-        while filled:
-            try:
-                count = os.pwrite(self._fd, filled, start)
-            except OSError as error:
-                raise DiskError(f"writing the output at byte {start}: {error.strerror}") from None
-            start += count
-            filled = filled[count:]
+        try:
+            write_whole(self._fd, filled, start)
+        except OSError as error:
+            raise DiskError(f"writing the output at byte {start}: {error.strerror}") from None
 
 
 class MapReader:

@@ -25,11 +25,12 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fastdl.access import write_whole
 from fastdl.combine import crc64_of_parts
 from fastdl.digest import Digest
 from fastdl.errors import DiskError, disk_errors
 from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
-from fastdl.locks import is_named, lock, unlock
+from fastdl.locks import is_named, lock, release
 from fastdl.pipe import anonymous_descriptor
 from fastdl.plan import Plan, Run
 
@@ -57,7 +58,7 @@ class Checkpoint:
         self._bitmap = bytearray()
         self._records = bytearray()
         self._slot = b""
-        self._failed = False
+        self._failed = path is None  # nobody will read it
         self.damage = ""  # why an existing file was not usable
         self.stored = self._load()
 
@@ -92,9 +93,9 @@ class Checkpoint:
             # Marks go first: a crash in between leaves a header that claims nothing.
             os.ftruncate(self._fd, 0)
             os.ftruncate(self._fd, layout(plan)[1])
-            os.pwrite(self._fd, slot + slot, 0)
+            write_whole(self._fd, slot + slot, 0)
         except OSError as error:
-            raise DiskError(f"{self.path}: {error.strerror}") from None
+            raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
         self._plan = plan
         self._bitmap = bytearray(-(-plan.count // 8))
@@ -108,9 +109,9 @@ class Checkpoint:
         """
         slot = doubting(self._slot, doubted=doubted)
         try:
-            os.pwrite(self._fd, slot + slot, 0)
+            write_whole(self._fd, slot + slot, 0)
         except OSError as error:
-            raise DiskError(f"{self.path}: {error.strerror}") from None
+            raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
 
     def mark(self, index: int, digest: Digest) -> None:
@@ -121,8 +122,8 @@ class Checkpoint:
         if self._failed:
             return
         try:
-            os.pwrite(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
-            os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+            write_whole(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
+            write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
         except OSError as error:
             self._failed = True
             log.warning("%s: %s; the download goes on, but can be resumed only from here", self.path, error.strerror)
@@ -133,8 +134,8 @@ class Checkpoint:
         self._bitmap[index >> 3] &= ~(1 << (index & 7))
         self._records[start : start + RECORD.size] = _EMPTY
         with suppress(OSError):
-            os.pwrite(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
-            os.pwrite(self._fd, _EMPTY, self._records_at + start)
+            write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+            write_whole(self._fd, _EMPTY, self._records_at + start)
 
     def judge(self, index: int, digest: Digest) -> bool:
         """Tell whether part ``index``, on the disk of ``digest``, is what was recorded; unmark it if not."""
@@ -171,8 +172,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Release file and lock; what was marked stays."""
-        unlock(self._fd)
-        os.close(self._fd)
+        release(self._fd)
 
     def _edges_of_few(self) -> tuple[bool, list[int]]:
         """Return whether part 0 is marked, and every part that differs in that from the one before it."""
@@ -249,6 +249,6 @@ def open_checkpoint(path: Path | None, *, writable: bool = True) -> Checkpoint:
                 if is_named(fd, path):
                     return Checkpoint(path, fd)
         except BaseException:
-            os.close(fd)
+            release(fd)
             raise
-        os.close(fd)  # its owner finished and removed it between our open and our lock: take the name again
+        release(fd)  # its owner finished and removed it between our open and our lock: take the name again

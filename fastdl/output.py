@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastdl.access import write_whole
 from fastdl.errors import Busy, DiskError, UsageError, disk_errors
 from fastdl.header import STAMP
-from fastdl.locks import inode, is_named, lock, unlock
+from fastdl.locks import inode, is_named, lock, release
 
 if TYPE_CHECKING:
     from fastdl.header import Stored
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 # What open says of a name that means nothing, a link, a directory, a socket, or a file of somebody else's.
 _NOT_OURS = frozenset((errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ETXTBSY))
+_NOT_THE_NAMES = frozenset((errno.EIO, errno.ENOMEM, errno.ESTALE))  # faults, whatever name was given
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -41,6 +43,7 @@ class Output:
         with disk_errors(name):
             self.inode = inode(fd)
         self.published = name == path  # under its final name already: nothing of it may be changed
+        self.lost = False  # whether the disk failed to keep some of it, nobody knows which
         self._size: int | None = None
         # A lock of its own open file: workers that outlive a killed parent for an instant must not hold it.
         try:
@@ -53,7 +56,7 @@ class Output:
                 if inode(self._lock_fd) != self.inode:
                     raise Busy(f"{path}: another downloader replaced {self.part_path.name} just now")
         except BaseException:
-            os.close(self._lock_fd)
+            release(self._lock_fd)
             raise
 
     def allocate(self, size: int | None) -> None:
@@ -66,7 +69,7 @@ class Output:
             if size is None:
                 return
             self._reserve(size + STAMP)
-            os.pwrite(self.fd, self.stamp, size)  # which also gives a sparse file its length
+            write_whole(self.fd, self.stamp, size)  # which also gives a sparse file its length
         except OSError as error:
             raise DiskError(f"{self.path}: no room for {size} bytes: {error.strerror}") from None
         self._size = size
@@ -112,7 +115,7 @@ class Output:
         Its mode is what the umask leaves of 0666, and no wider than that of the file it replaces.
 
         Raises:
-            DiskError: the rename failed; the finished bytes stay in ``OUT.part``.
+            DiskError: the rename failed; the finished bytes stay in ``OUT.part``, unless they are ``lost``.
         """
         self.check()
         try:
@@ -122,7 +125,9 @@ class Output:
                 mode &= self.path.lstat().st_mode
             os.fchmod(self.fd, mode)
             if fsync:
-                os.fdatasync(self.fd)
+                self._sync()  # which may take minutes: enough for somebody to change the file
+            if os.fstat(self.fd).st_size != (self._size or 0) or not is_named(self.fd, self.part_path):
+                raise DiskError(f"{self.part_path}: another process truncated, removed or replaced it")
             self.part_path.replace(self.path)
             if fsync:
                 _sync_directory(self.path.parent)
@@ -140,8 +145,19 @@ class Output:
     def close(self) -> None:
         """Release the file and its lock."""
         os.close(self.fd)
-        unlock(self._lock_fd)
-        os.close(self._lock_fd)
+        release(self._lock_fd)
+
+    def _sync(self) -> None:
+        """Have the disk take everything, asked once.
+
+        What it refused the kernel may have thrown away and show as if it were there: neither asking again nor hashing
+        would tell what the disk holds. Source: Rebello et al., "Can Applications Recover from fsync Failures?", 2020.
+        """
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            self.lost = True
+            raise DiskError(f"{self.part_path}: the disk did not keep it: {error.strerror}; start over") from None
 
     def _reserve(self, length: int) -> None:
         if _fallocate(self.fd, length):
@@ -170,6 +186,8 @@ def check_path(path: Path) -> None:
     except FileNotFoundError:
         mode = stat.S_IFREG
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _NOT_THE_NAMES:
+            raise DiskError(f"{path}: {error}") from None
         raise UsageError(f"{str(path)!r} cannot be an output: {error}") from None
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path}: exists and is no regular file")
@@ -267,7 +285,7 @@ def _remove_leftover(part_path: Path, path: Path) -> None:
         lock(fd, path)
         part_path.unlink()
     finally:
-        os.close(fd)
+        release(fd)
 
 
 def _fallocate(fd: int, size: int) -> bool:

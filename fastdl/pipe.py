@@ -7,8 +7,12 @@ import select
 import socket
 import tempfile
 import threading
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def anonymous_descriptor() -> int:
@@ -40,7 +44,7 @@ class Pipe:
         with self._lock:
             self.connection.send(message)
             if descriptor is not None:
-                with socket.socket(fileno=os.dup(self.connection.fileno())) as end:
+                with self._end() as end:
                     socket.send_fds(end, [b"\0"], [descriptor])
 
     def recv(self) -> Any:
@@ -53,11 +57,20 @@ class Pipe:
 
     def recv_descriptor(self) -> int:
         """Return the descriptor behind the message just received; the caller closes it."""
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as end:
+        with self._end() as end:
             _, descriptors, _, _ = socket.recv_fds(end, 1, 1)
         if not descriptors:
             raise EOFError
         return descriptors[0]
+
+    @contextmanager
+    def _end(self) -> Iterator[socket.socket]:
+        """Lend the end as a socket, without a descriptor more: they may be short."""
+        end = socket.socket(fileno=self.connection.fileno())
+        try:
+            yield end
+        finally:
+            end.detach()
 
     @property
     def writable(self) -> bool:

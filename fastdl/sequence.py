@@ -124,7 +124,7 @@ class Download:
         except BaseException as error:
             # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
             kept = complete or (transfer.markable and checkpoint.any_marked)
-            if isinstance(error, IntegrityError) or not kept:
+            if isinstance(error, IntegrityError) or output.lost or not kept:
                 checkpoint.remove()
                 output.discard()
             raise

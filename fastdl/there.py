@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from fastdl.checkpoint import open_checkpoint
 from fastdl.errors import DiskError, NotFound, UsageError, disk_errors
-from fastdl.locks import is_named, lock, unlock
+from fastdl.locks import is_named, lock, release
 from fastdl.output import part_path_of
 
 if TYPE_CHECKING:
@@ -118,6 +118,5 @@ def keep_others_out(path: Path, records: Checkpoint, records_path: Path, stack: 
             continue
         except OSError as error:
             raise DiskError(f"{name}: cannot be locked: {error.strerror}") from None
-        stack.callback(os.close, fd)
+        stack.callback(release, fd)
         lock(fd, path)
-        stack.callback(unlock, fd)

@@ -105,7 +105,7 @@ class Born:
             message = f"still running after {seconds} s; stderr: {self.stderr[-2000:]}"
             raise TimeoutError(message)
         if orphans:
-            message = f"{orphans} processes outlived their command by more than {GONE} s; stderr: {self.stderr[-2000:]}"
+            message = f"{orphans} processes outlived their command for too long; stderr: {self.stderr[-2000:]}"
             raise TimeoutError(message)
         return self.code
 
@@ -113,8 +113,9 @@ class Born:
 class Nursery:
     """The process that forks; :func:`nursery` starts and ends it. For one thread."""
 
-    def __init__(self, folder: Path, backoff: float | None = None) -> None:
+    def __init__(self, folder: Path, gone: float, backoff: float | None) -> None:
         self._folder = folder
+        self._gone = gone
         self._count = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.nursery", *([] if backoff is None else [str(backoff)])],
@@ -156,7 +157,7 @@ class Nursery:
 
     def reap(self, pid: int) -> tuple[int, int]:
         """Return the exit code of a command that ended, and how many of its descendants had to be killed."""
-        answer = self._ask({"reap": pid})
+        answer = self._ask({"reap": pid, "gone": self._gone})
         return answer["code"], answer["orphans"]
 
     def close(self) -> None:
@@ -184,13 +185,14 @@ class Nursery:
 
 
 @contextmanager
-def nursery(folder: Path, backoff: float | None = None) -> Iterator[Nursery]:
+def nursery(folder: Path, *, gone: float = GONE, backoff: float | None = None) -> Iterator[Nursery]:
     """Have commands forked until the end of the block; what they print lands in ``folder``.
 
-    ``backoff`` is how many seconds they wait after a failure, to begin with, for tests of what they do after that.
+    ``gone`` is for how many seconds workers may outlive their command, ``backoff`` how many commands wait after a
+    failure, to begin with, for tests of what they do after that.
     """
     folder.mkdir(exist_ok=True)
-    keeper = Nursery(folder, backoff)
+    keeper = Nursery(folder, gone, backoff)
     try:
         yield keeper
     finally:
@@ -223,10 +225,10 @@ def _live(order: dict[str, Any]) -> NoReturn:
     run()
 
 
-def _reap(pid: int) -> dict[str, int]:
+def _reap(pid: int, gone_within: float) -> dict[str, int]:
     """Wait for a whole process group; kill what outlives its leader for too long."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    deadline, killed = time.monotonic() + GONE, 0
+    deadline, killed = time.monotonic() + gone_within, 0
     while True:
         try:
             gone, _ = os.waitpid(-pid, os.WNOHANG)
@@ -254,7 +256,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     for line in orders:
         order = json.loads(line)
-        answer = _reap(order["reap"]) if "reap" in order else {"pid": _bear(order)}
+        answer = _reap(order["reap"], order["gone"]) if "reap" in order else {"pid": _bear(order)}
         answers.write(json.dumps(answer).encode() + b"\n")
     for pid in _children():
         os.kill(pid, signal.SIGKILL)

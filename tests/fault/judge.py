@@ -6,6 +6,7 @@ things that processes share. Everything else passes unseen.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tests.fault import seccomp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from tests.fault.seccomp import Notice
 
@@ -199,6 +200,12 @@ class Judge:
         process = _process_of(notice.pid)
         self.calls.append((key, process))
         return Call(key, self.counts[key], process, path, notice)
+
+
+def failing(call: str, file: str, error: str, nths: Container[int] = range(1, 10**6)) -> Callable[[Call], Verdict]:
+    """Return what lets the calls of one key fail, all of them or the ``nths``."""
+    key, refuse = Key(call, file), Refuse(getattr(errno, error))
+    return lambda each: refuse if each.key == key and each.nth in nths else None
 
 
 @contextmanager

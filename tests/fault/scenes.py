@@ -13,14 +13,16 @@ import xxhash
 
 from fastdl.header import SLOT
 from tests.e2e.nursery import nursery
+from tests.fault.judge import judging
 from tests.servers.scripted import first_of, no_length, ranged, routes, serving, short_206, status
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tests.e2e.nursery import Born, Nursery
+    from tests.fault.judge import Call, Judge, Verdict
     from tests.servers.scripted import Exchange, Handler, Server
 
 PART = 16 * 1024
@@ -29,6 +31,7 @@ DATA = random.Random(5).randbytes(9 * PART + 4321).replace(b"\0", b"\1")
 OLD = b"an older file"
 CODES = frozenset(range(11))  # all that a run without signals may end with
 _FLAGS = ("-p", PART, "-x", 3, "-w", 2, "--retry", 2, "--json")
+_GONE = 20.0  # seconds that a worker may live after its command: as a program it must start before it can end
 _MOST = 1 << 20  # bytes asked for; more is the probe, whose answer is kept short so that workers have something to do
 
 
@@ -58,7 +61,7 @@ class Stage:
     """The scenes, a server for them and a nursery that runs them; :func:`stage` makes one."""
 
     def __init__(self, server: Server, now: list[Handler], bearer: Nursery, folder: Path) -> None:
-        self._server = server
+        self.server = server
         self._now = now
         self._bearer = bearer
         self._folder = folder
@@ -74,11 +77,23 @@ class Stage:
         """Start the scene's command."""
         return self._start(scene.arguments, judge)
 
+    def judged(self, scene: Scene, decide: Callable[[Call], Verdict] = lambda _: None) -> tuple[Born, Judge]:
+        """Make the folder ready and run the scene's command, its calls judged by ``decide``, to its end."""
+        self.prepare(scene)
+        with judging(self.output, decide) as judge:
+            born = self.start(scene, judge.address)
+            born.wait()
+        return born, judge
+
     def run(self, scene: Scene) -> Born:
         """Run the scene's command, with nothing in its way, to its end."""
         born = self._start(scene.arguments)
         born.wait()
         return born
+
+    def left(self) -> dict[str, bytes]:
+        """Return what lies in the folder, with its content."""
+        return {path.name: path.read_bytes() for path in self._folder.iterdir()}
 
     def names(self) -> frozenset[str]:
         """List what lies in the folder."""
@@ -124,7 +139,7 @@ class Stage:
         return ""
 
     def _start(self, arguments: tuple[object, ...], judge: str | None = None) -> Born:
-        meant = {"URL": self._server.url(), "STREAM": self._server.url("/stream"), "OUT": str(self.output)}
+        meant = {"URL": self.server.url(), "STREAM": self.server.url("/stream"), "OUT": str(self.output)}
         return self._bearer.start(*(meant.get(str(each), each) for each in arguments), cwd=self._folder, judge=judge)
 
     def _make(self) -> Iterator[Scene]:
@@ -141,7 +156,7 @@ class Stage:
         spoilt = kept | {"out": _spoilt(kept["out"], 5 * PART + 7)}
         yield Scene("keep", keeping, kept, frozenset(kept))
         yield Scene("reuse", keeping, spoilt, frozenset(kept))
-        verify = ("verify", "OUT", "URL", "--repair", "-x", 2, "-w", 1, "--json")
+        verify = ("verify", "OUT", "URL", "--repair", "-x", 2, "-w", 1, "--retry", 2, "--json")
         yield Scene("repair", verify, spoilt, frozenset(kept), in_place=True)
         yield Scene("stream", ("STREAM", "-o", "OUT", *_FLAGS), {"out": OLD})
 
@@ -149,7 +164,7 @@ class Stage:
         """Return what a run in an empty folder leaves."""
         Scene("", ()).prepare(self._folder)
         self._start(arguments).wait()
-        return {path.name: path.read_bytes() for path in self._folder.iterdir()}
+        return self.left()
 
 
 @contextmanager
@@ -158,7 +173,7 @@ def stage(folder: Path) -> Iterator[Stage]:
     now: list[Handler] = [right]
     stream = no_length(DATA)
     with (
-        nursery(folder / "nursery") as bearer,
+        nursery(folder / "nursery", gone=_GONE) as bearer,
         serving(routes({"/object": first_of(now), "/stream": stream})) as server,
     ):
         yield Stage(server, now, bearer, folder / "play")

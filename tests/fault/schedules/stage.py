@@ -56,7 +56,7 @@ def stage() -> Iterator[Stage]:
     """Have a stage until the end of the block."""
     with TemporaryDirectory(prefix="fastdl-stage-", dir=_MEMORY if _MEMORY.is_dir() else None) as name:
         folder = Path(name)
-        with nursery(folder / "nursery", _BACKOFF) as keeper:
+        with nursery(folder / "nursery", backoff=_BACKOFF) as keeper:
             yield Stage(keeper, folder / "play")
 
 

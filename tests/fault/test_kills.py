@@ -1,0 +1,68 @@
+"""SIGKILL at the system calls of every path to the disk: what is marked is there, what was promised is all it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fault.kills import Kill, campaign, every_kill, suffer
+from tests.fault.scenes import Stage, stage
+from tests.fault.sweep import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Have the scenes ready."""
+    with stage(tmp_path_factory.mktemp("stage")) as ready:
+        yield ready
+
+
+def test_p11_death_at_each_step_of_publishing(play: Stage) -> None:
+    """Killed before and after the stamp goes, the mode is set, the file is synced and renamed, the records removed."""
+    counts = counted(play, play.scenes["fresh"])
+    steps = (
+        "ftruncate(part)",
+        "fchmod(part)",
+        "fdatasync(part)",
+        "rename(part)",
+        "fsync(folder)",
+        "unlink(checkpoint)",
+    )
+    kills = [kill for kill in every_kill("fresh", counts) if str(kill.key) in steps and kill.victim != "worker"]
+    assert {str(kill.key) for kill in kills} == set(steps)
+    for kill in kills:
+        assert suffer(play, [kill]) == (1, "")
+
+
+def test_death_at_random_calls(play: Stage) -> None:
+    """Chains of up to three kills, of the tree, the command or a worker: 100 points of one seed."""
+    for _, wrong in campaign(play, 100, seed=20261126, every=False):
+        assert not wrong
+
+
+@pytest.mark.long
+@pytest.mark.timeout(14400)
+def test_ten_thousand_deaths(play: Stage) -> None:
+    """Every call of every scene, before, after and half-way, each victim; then chains at random."""
+    total = 0
+    for struck, wrong in campaign(play, 10_000, seed=1):
+        assert not wrong
+        total += struck
+    assert total >= 10_000
+
+
+def test_a_wrong_mark_would_be_seen(play: Stage) -> None:
+    """The campaign can fail: a kill that tears a part's bytes after its mark is told."""
+    scene = play.scenes["resume"]
+    broken = dict(scene.before)
+    data = bytearray(broken["out.part"])
+    data[2 * 16 * 1024 + 5] ^= 1  # a marked part that the scene does not know to be damaged
+    play.scenes["broken"] = type(scene)("broken", scene.arguments, broken | {"out.part": bytes(data)})
+    try:
+        assert suffer(play, [Kill("broken", None, 25, "tree")])[1]
+    finally:
+        del play.scenes["broken"]
