@@ -110,7 +110,7 @@ class Output:
             os.ftruncate(self.fd, self._size or 0)
             os.fchmod(self.fd, 0o666 & ~_umask())
             if fsync:
-                os.fdatasync(self.fd)
+                os.fsync(self.fd)  # not fdatasync: permissions, too, shall survive
             self.part_path.replace(self.path)
             if fsync:
                 _sync_directory(self.path.parent)
@@ -118,6 +118,18 @@ class Output:
             raise DiskError(
                 f"{self.path}: cannot be published: {error.strerror}; the bytes are kept in {self.part_path}"
             ) from None
+
+    def sync(self) -> None:
+        """Make bytes and names durable, whoever wrote them.
+
+        Raises:
+            DiskError: the disk did not take them all.
+        """
+        try:
+            os.fsync(self.fd)
+            _sync_directory(self.path.parent)
+        except OSError as error:
+            raise DiskError(f"{self.path}: cannot be made durable: {error.strerror}") from None
 
     def discard(self) -> None:
         """Remove the unfinished file if the name still means this run's inode."""
