@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fault.powerloss.campaign import Campaign, Count
+from tests.fault.powerloss.campaign import Count, play_all
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        counts = Campaign(given.states, given.reruns, given.seed, _tell).run(Path(folder))
+        counts = play_all(Path(folder), given.states, given.reruns, given.seed, _tell)
     states, distinct = sum(count.states for count in counts), sum(count.distinct for count in counts)
     reruns, failures = sum(count.reruns for count in counts), sum(len(count.failures) for count in counts)
     print(  # noqa: T201 - it is a command

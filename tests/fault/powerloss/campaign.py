@@ -22,7 +22,7 @@ from tests.fault.powerloss.states import FEW, every, some
 from tests.servers.scripted import Handler, first_of, serving, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.nursery import Nursery
     from tests.fault.powerloss.disk import Disk, State
@@ -45,38 +45,45 @@ class Count:
     failures: list[str] = field(default_factory=list)
 
 
-class Campaign:
-    """Plays every scenario and judges its moments; ``tell`` hears of each count as it is finished."""
+def play(
+    scenario: Callable[[Stage], Recorded],
+    folder: Path,
+    bearer: Nursery,
+    *,
+    states: int,
+    reruns: int,
+    seed: int = 0,
+    few: int = FEW,
+) -> Count:
+    """Record a scenario and judge about so many different states of it; the command is run on about ``reruns``."""
+    now: list[Handler] = [status(500)]
+    with serving(first_of(now)) as server, _shelf() as shelf:
+        stage = Stage(folder, server, now)
+        recorded = scenario(stage)
+        stage.serve(recorded.object.handler)
+        return Replay(recorded, shelf, Judge(shelf, recorded, server.url()), bearer, reruns, seed, few).run(states)
 
-    def __init__(self, states: int, reruns: int, seed: int, tell: Callable[[Count], None] | None = None) -> None:
-        self._states, self._reruns, self._seed, self._tell = states, reruns, seed, tell
 
-    def run(self, folder: Path, scenarios: Sequence[Callable[[Stage], Recorded]] = SCENARIOS) -> list[Count]:
-        """Return what came of each scenario; the states are shared out among them."""
-        counts: list[Count] = []
-        now: list[Handler] = [status(500)]
-        with serving(first_of(now)) as server, nursery(folder / "nursery") as bearer:
-            for number, scenario in enumerate(scenarios):
-                stage = Stage(folder / str(number), server, now)
-                recorded = scenario(stage)
-                stage.serve(recorded.object.handler)
-                with _shelf() as shelf:
-                    left = len(scenarios) - number
-                    quota = (self._states - sum(count.distinct for count in counts)) // left
-                    judge = Judge(shelf, recorded, server.url())
-                    replay = Replay(recorded, shelf, judge, bearer, self._reruns // len(scenarios), self._seed)
-                    counts.append(replay.run(quota))
-                if self._tell is not None:
-                    self._tell(counts[-1])
-        return counts
+def play_all(folder: Path, states: int, reruns: int, seed: int, tell: Callable[[Count], None]) -> list[Count]:
+    """Play every scenario; the states are shared out among them, and ``tell`` hears of each count."""
+    counts: list[Count] = []
+    with nursery(folder / "nursery") as bearer:
+        for number, scenario in enumerate(SCENARIOS):
+            share = (states - sum(count.distinct for count in counts)) // (len(SCENARIOS) - number)
+            some = reruns // len(SCENARIOS)
+            counts.append(play(scenario, folder / str(number), bearer, states=share, reruns=some, seed=seed))
+            tell(counts[-1])
+    return counts
 
 
 class Replay:
     """The moments of one recording."""
 
-    def __init__(self, recorded: Recorded, shelf: Shelf, judge: Judge, bearer: Nursery, reruns: int, seed: int) -> None:
+    def __init__(
+        self, recorded: Recorded, shelf: Shelf, judge: Judge, bearer: Nursery, reruns: int, seed: int, few: int
+    ) -> None:
         self._recorded, self._judge, self._bearer = recorded, judge, bearer
-        self._reruns, self._seed = reruns, seed
+        self._reruns, self._seed, self._most = reruns, seed, few
         shelf.inode(len(recorded.tape.files) + sum(isinstance(each, Create) for each in recorded.tape.log))
         self._log = shelf.adapted(recorded.tape.log)
         self._mode = {each.mode for each in self._log if isinstance(each, Mode)}
@@ -87,15 +94,15 @@ class Replay:
     def run(self, quota: int) -> Count:
         """Judge about ``quota`` different states: all of moments with few unsynced operations, some of all others."""
         few = sum(self._few(disk) for _, disk in self._moments())
-        many = sum(len(disk.pending) > FEW for _, disk in self._moments())
-        share = max(1, (quota - few) // many) if many else 0
+        many = sum(len(disk.pending) > self._most for _, disk in self._moments())
         chance = self._reruns / max(quota, few, 1)
         for moment, disk in self._moments():
             rng = random.Random(f"{self._seed} {self._recorded.name} {moment}")
             choices, enough = every(disk.pending, rng), -1
-            if len(disk.pending) > FEW:
-                choices = itertools.islice(some(disk.pending, rng), _DRAWN * share)
-                enough = self.count.distinct + share
+            if len(disk.pending) > self._most:
+                share = max(1, (quota - self.count.distinct) // many)
+                choices, enough = itertools.islice(some(disk.pending, rng), _DRAWN * share), self.count.distinct + share
+                many -= 1
             for choice in choices:
                 self._take(moment, disk.after(choice), rng.random() < chance)
                 if self.count.distinct == enough:
@@ -111,7 +118,7 @@ class Replay:
 
     def _few(self, disk: Disk) -> int:
         options = [3 if isinstance(each, Write) and each.sectors > 1 else 2 for each in disk.pending]
-        return math.prod(options) if len(options) <= FEW else 0
+        return math.prod(options) if len(options) <= self._most else 0
 
     def _take(self, moment: int, state: State, chosen: bool) -> None:
         done = moment == len(self._log) and self._recorded.fsync

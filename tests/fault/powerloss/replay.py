@@ -197,7 +197,7 @@ class Judge:
         """Run the command on ``state``; return what is wrong with the end of it, empty if all is as promised."""
         self._shelf.put(state)
         self._shelf.touched()
-        born = nursery.run(self._url, "-o", self._out, "-p", PART, "--fsync", *flags)
+        born = nursery.run(self._url, "-o", self._out, "-p", PART, "-x", 2, "-w", 1, "--fsync", *flags)
         left = sorted(os.listdir(self._shelf.folder))  # noqa: PTH208 - names, not paths
         expected = [OUT, CHECKPOINT] if "--keep-records" in flags and self._recorded.object.ranges else [OUT]
         if born.code != 0 or born.stderr.count("Traceback"):

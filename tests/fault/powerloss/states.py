@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from tests.fault.powerloss.disk import Change
 
 FEW = 10  # unsynced operations of which every combination is tried
-_CHANCES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)  # that an operation on one file, or on names, is on the disk
+_CHANCES = (0.0, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)  # that an operation on one file, or on names, is on the disk
+_LATE = 0.05  # that one behind the edge is there all the same
 _TORN = (0.0, 0.3, 0.7)  # that a write that is there is torn
 
 
@@ -33,20 +34,26 @@ def some(pending: Sequence[Change], rng: random.Random) -> Iterator[tuple[int, .
     A coin for each operation alone would hardly ever find a whole file in order beside one that is lost. And files
     without a name or a size are all alike: mostly these are there, and only bytes are lost.
     """
+    draw = rng.random
     while True:
-        framed = rng.random() < 0.8
+        framed, torn = draw() < 0.9, _TORN[int(draw() * len(_TORN))]
+        edge = int(draw() * (len(pending) + 1)) if draw() < 0.3 else len(pending)
         chances: dict[int, float] = {}
-        torn = rng.choice(_TORN)
-        edge = rng.randrange(len(pending) + 1) if rng.random() < 0.3 else len(pending)
         choices = []
         for number, change in enumerate(pending):
+            written = isinstance(change, Write)
+            if framed and not written:
+                choices.append(ALL)
+                continue
             file = -1 if isinstance(change, Create | Rename | Unlink) else change.file
-            chance = chances.setdefault(file, rng.choice(_CHANCES)) if number < edge else 0.05
-            kept = (framed and not isinstance(change, Write)) or rng.random() < chance
-            choice = ALL if kept else 0
-            if choice and torn and rng.random() < torn:
-                choice = _torn(change, rng) or choice
-            choices.append(choice)
+            if file not in chances:
+                chances[file] = _CHANCES[int(draw() * len(_CHANCES))]
+            if draw() >= (chances[file] if number < edge else _LATE):
+                choices.append(0)
+            elif torn and written and draw() < torn:
+                choices.append(_torn(change, rng) or ALL)
+            else:
+                choices.append(ALL)
         yield tuple(choices)
 
 
