@@ -88,7 +88,6 @@ class Replay:
         self._log = shelf.adapted(recorded.tape.log)
         self._mode = {each.mode for each in self._log if isinstance(each, Mode)}
         self._seen: set[int] = set()
-        self._classes: set[Verdict] = set()
         self.count = Count(recorded.name, len(self._log) + 1)
 
     def run(self, quota: int) -> Count:
@@ -131,10 +130,10 @@ class Replay:
         verdict = self._judge.judge(state)
         if verdict.false_done and moment < self._recorded.unknown_until:
             verdict = replace(verdict, caught="nobody knew yet")
-        self.count.kinds[f"{verdict.kind}{', ' * bool(verdict.caught)}{verdict.caught}"] += 1
+        kind = f"{verdict.kind}{', ' * bool(verdict.caught)}{verdict.caught}"
+        self.count.kinds[kind] += 1
         problem = self._problem(state, verdict, done)
-        if chosen or verdict not in self._classes:
-            self._classes.add(verdict)
+        if chosen or self.count.kinds[kind] == 1:
             self.count.reruns += 1
             problem = problem or self._judge.rerun(state, self._bearer, *self._recorded.flags)
         if problem:

@@ -150,24 +150,28 @@ def _stopped(what: Object, parts: int) -> Handler:
     return handle
 
 
-def _fresh(stage: Stage) -> Recorded:
+def fresh(stage: Stage) -> Recorded:
+    """A download from nothing."""
     stage.serve(_shared(NEW))
     return Recorded("fresh", stage.begun("--fsync").tape, NEW, ())
 
 
-def _over_an_older_file(stage: Stage) -> Recorded:
+def over_an_older_file(stage: Stage) -> Recorded:
+    """A file of another size stands under the final name, and stays until the new one is there."""
     stage.out.write_bytes(OTHER)
     stage.serve(_shared(NEW))
     return Recorded("over an older file", stage.begun("--fsync").tape, NEW, (OTHER,))
 
 
-def _without_fsync(stage: Stage) -> Recorded:
+def without_fsync(stage: Stage) -> Recorded:
+    """What is not promised without it is the published file, and nothing else."""
     stage.out.write_bytes(OTHER)
     stage.serve(_shared(NEW))
     return Recorded("without --fsync", stage.begun().tape, NEW, (OTHER,), fsync=False, torn=True)
 
 
-def _resumed(stage: Stage) -> Recorded:
+def resumed(stage: Stage) -> Recorded:
+    """A refused run leaves five parts, none of them durable; a second one goes on."""
     recorder = Recorder(stage.folder, stage.logs)
     stage.serve(_stopped(NEW, 5))
     recorder.run(*stage.flags, "--fsync", expect=4)
@@ -176,7 +180,8 @@ def _resumed(stage: Stage) -> Recorded:
     return Recorded("resumed", recorder.tape, NEW, ())
 
 
-def _damaged(stage: Stage) -> Recorded:
+def damaged(stage: Stage) -> Recorded:
+    """Two parts and one record changed on the disk between two runs."""
     stage.serve(_stopped(NEW, 8))
     stage.run(expect=4)
     for name, at in (("out.part", PART + 3), ("out.part", 5 * PART), ("out.cp", 3 * SLOT + 3 * RECORD.size)):
@@ -185,7 +190,8 @@ def _damaged(stage: Stage) -> Recorded:
     return Recorded("resumed with damage", stage.begun("--fsync").tape, NEW, ())
 
 
-def _started_over(stage: Stage) -> Recorded:
+def started_over(stage: Stage) -> Recorded:
+    """Another object of the same size came; one that was begun is thrown away, its checkpoint used again."""
     recorder = Recorder(stage.folder, stage.logs)
     stage.serve(_stopped(OLD, 8))
     recorder.run(*stage.flags, expect=4)
@@ -194,7 +200,7 @@ def _started_over(stage: Stage) -> Recorded:
     return Recorded("started over", recorder.tape, NEW, ())
 
 
-def _kept(stage: Stage) -> Recorded:
+def kept(stage: Stage) -> Recorded:
     """The records of the old object stand beside it; the new one has the same size."""
     stage.serve(OLD.handler)
     stage.run("--keep-records")
@@ -203,7 +209,7 @@ def _kept(stage: Stage) -> Recorded:
     return Recorded("records kept, object replaced", tape, NEW, (OLD.data,), flags=("--keep-records",))
 
 
-def _mended(stage: Stage) -> Recorded:
+def mended(stage: Stage) -> Recorded:
     """The published file was damaged; its good parts are copied."""
     stage.serve(NEW.handler)
     stage.run("--keep-records")
@@ -215,14 +221,14 @@ def _mended(stage: Stage) -> Recorded:
     return Recorded("records kept, file damaged", tape, NEW, (older,), flags=("--keep-records",))
 
 
-def _repaired(stage: Stage) -> Recorded:
+def repaired(stage: Stage) -> Recorded:
     """Parts came wrong: the store's digest tells, and they are replaced."""
     promised = replace(NEW, promised=True)
     stage.serve(_shared(promised, flipped(5)))
     return Recorded("repaired", stage.begun("--fsync").tape, promised, ())
 
 
-def _doubted(stage: Stage) -> Recorded:
+def doubted(stage: Stage) -> Recorded:
     """Parts came wrong, and only a digest that the next run is not given tells: it must hear of that all the same."""
     stage.serve(_shared(NEW, flipped(5)))
     checksum = "--checksum", f"crc64={crc64.xz(NEW.data):016x}"
@@ -233,7 +239,8 @@ def _doubted(stage: Stage) -> Recorded:
     return Recorded("in doubt", tape, NEW, (), flags=("--keep-records", *checksum), unknown_until=synced + 1)
 
 
-def _killed_before_rename(stage: Stage) -> Recorded:
+def killed_before_rename(stage: Stage) -> Recorded:
+    """The first run had cut the stamp off when it died: its file is told by inode and hashes alone."""
     recorder = Recorder(stage.folder, stage.logs)
     stage.serve(_shared(NEW))
     recorder.run(*stage.flags, kill="rename")
@@ -242,7 +249,7 @@ def _killed_before_rename(stage: Stage) -> Recorded:
     return Recorded("killed before its rename, resumed", recorder.tape, NEW, ())
 
 
-def _killed_after_rename(stage: Stage) -> Recorded:
+def killed_after_rename(stage: Stage) -> Recorded:
     """The first run published without a sync and died; the second one finds all done, and says so."""
     recorder = Recorder(stage.folder, stage.logs)
     stage.serve(_shared(NEW))
@@ -252,7 +259,8 @@ def _killed_after_rename(stage: Stage) -> Recorded:
     return Recorded("killed after its rename, found finished", recorder.tape, NEW, (), torn=True)
 
 
-def _one_stream(stage: Stage) -> Recorded:
+def one_stream(stage: Stage) -> Recorded:
+    """The server knows no ranges, so that there are no marks."""
     what = replace(NEW, ranges=False)
     stage.out.write_bytes(OTHER)
     stage.serve(what.handler)
@@ -261,8 +269,8 @@ def _one_stream(stage: Stage) -> Recorded:
 
 # Those with few different states first: what they leave of a number of states goes to the others.
 SCENARIOS: tuple[Callable[[Stage], Recorded], ...] = (
-    *(_one_stream, _started_over, _repaired, _doubted, _damaged, _without_fsync, _killed_after_rename),
-    *(_killed_before_rename, _over_an_older_file, _kept, _mended, _fresh, _resumed),
+    *(one_stream, started_over, repaired, doubted, damaged, without_fsync, killed_after_rename),
+    *(killed_before_rename, over_an_older_file, kept, mended, fresh, resumed),
 )
 
 
