@@ -111,7 +111,8 @@ class Checkpoint:
     def doubt(self, *, doubted: bool) -> None:
         """Note that the object as a whole was found wrong, or is right: records cannot tell that to a later run.
 
-        All marks made so far are on the disk before it is, so that it is never taken for a word about older ones.
+        All marks made so far are on the disk before it is: a word that clears the object must not come to stand over
+        older ones, which agree with bytes that were wrong.
 
         Raises:
             DiskError: the checkpoint cannot be written.

@@ -101,7 +101,6 @@ class Transfer:
             doubted = True
             proven = self._repair(follower, error)
         if doubted:
-            self._output.sync()  # a power loss must not bring wrong bytes back under a checkpoint that clears them
             self._checkpoint.doubt(doubted=False)
         return proven
 

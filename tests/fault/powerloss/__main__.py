@@ -17,10 +17,14 @@ def main() -> int:
     parser.add_argument("--states", type=int, default=1_000_000, help="different ones, in all")
     parser.add_argument("--reruns", type=int, default=3000, help="of them to run the real command on")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        counts = play_all(Path(folder), given.states, given.reruns, given.seed, _tell)
+        counts = []
+        for count in play_all(Path(folder), given.states, given.reruns, given.seed, given.jobs):
+            counts.append(count)
+            _tell(count)
     states, distinct = sum(count.states for count in counts), sum(count.distinct for count in counts)
     reruns, failures = sum(count.reruns for count in counts), sum(len(count.failures) for count in counts)
     print(  # noqa: T201 - it is a command

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import multiprocessing
 import random
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,16 +66,22 @@ def play(
         return Replay(recorded, shelf, Judge(shelf, recorded, server.url()), bearer, reruns, seed, few).run(states)
 
 
-def play_all(folder: Path, states: int, reruns: int, seed: int, tell: Callable[[Count], None]) -> list[Count]:
-    """Play every scenario; the states are shared out among them, and ``tell`` hears of each count."""
-    counts: list[Count] = []
+def play_all(folder: Path, states: int, reruns: int, seed: int, jobs: int) -> Iterator[Count]:
+    """Play every scenario, ``jobs`` at a time; yield each count in order. The states are shared out among them."""
+    number = len(SCENARIOS)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        tasks = [
+            pool.submit(_play_alone, at, folder / str(at), states // number, reruns // number, seed)
+            for at in range(number)
+        ]
+        for task in tasks:
+            yield task.result()
+
+
+def _play_alone(at: int, folder: Path, states: int, reruns: int, seed: int) -> Count:
+    folder.mkdir()
     with nursery(folder / "nursery") as bearer:
-        for number, scenario in enumerate(SCENARIOS):
-            share = (states - sum(count.distinct for count in counts)) // (len(SCENARIOS) - number)
-            some = reruns // len(SCENARIOS)
-            counts.append(play(scenario, folder / str(number), bearer, states=share, reruns=some, seed=seed))
-            tell(counts[-1])
-    return counts
+        return play(SCENARIOS[at], folder / "stage", bearer, states=states, reruns=reruns, seed=seed)
 
 
 class Replay:

@@ -11,7 +11,7 @@ from fastcrc import crc64
 
 from fastdl.header import RECORD, SLOT, decode
 from tests.e2e.processes import run
-from tests.fault.powerloss.disk import Sync, Write
+from tests.fault.powerloss.disk import Operation, Sync, Write
 from tests.fault.powerloss.record import Recorder, Tape
 from tests.servers.scripted import (
     LAST_MODIFIED,
@@ -233,10 +233,11 @@ def doubted(stage: Stage) -> Recorded:
     stage.serve(_shared(NEW, flipped(5)))
     checksum = "--checksum", f"crc64={crc64.xz(NEW.data):016x}"
     tape = stage.begun("--fsync", "--keep-records", *checksum).tape
-    slots = [each.data[:SLOT] if isinstance(each, Write) else b"" for each in tape.log]
-    first = next(at for at, slot in enumerate(slots) if (stored := decode(slot)) and stored.doubted)
-    synced = next(at for at, each in enumerate(tape.log) if at > first and isinstance(each, Sync))
-    return Recorded("in doubt", tape, NEW, (), flags=("--keep-records", *checksum), unknown_until=synced + 1)
+    doubts = [_is_doubt(each) for each in tape.log]
+    noted = next(
+        at for at, each in enumerate(tape.log) if any(doubts[:at]) and not (doubts[at] or isinstance(each, Sync))
+    )
+    return Recorded("in doubt", tape, NEW, (), flags=("--keep-records", *checksum), unknown_until=noted)
 
 
 def killed_before_rename(stage: Stage) -> Recorded:
@@ -267,11 +268,15 @@ def one_stream(stage: Stage) -> Recorded:
     return Recorded("one ordered stream", stage.begun("--fsync").tape, what, (OTHER,))
 
 
-# Those with few different states first: what they leave of a number of states goes to the others.
 SCENARIOS: tuple[Callable[[Stage], Recorded], ...] = (
     *(one_stream, started_over, repaired, doubted, damaged, without_fsync, killed_after_rename),
     *(killed_before_rename, over_an_older_file, kept, mended, fresh, resumed),
 )
+
+
+def _is_doubt(operation: Operation) -> bool:
+    stored = decode(operation.data[:SLOT]) if isinstance(operation, Write) else None
+    return stored is not None and stored.doubted
 
 
 def _flip(path: Path, at: int) -> None:
