@@ -14,6 +14,10 @@ flipped mark costs that part and never a wrong byte.
 
 Marking is two writes in place, the record before the bit, whatever the number of parts. Both go through pwrite and not
 through a mapping: a checkpoint truncated by somebody else must not kill the caller's process.
+
+Marks are not synced, slots are, because hashing finds a lost mark and not a lost slot. After a power loss a new slot
+over the marks of an older object could call that one's bytes the new one's, marks under no slot look like somebody
+else's file, and a slot torn in both its copies is worth as little as none.
 """
 
 from __future__ import annotations
@@ -91,9 +95,13 @@ class Checkpoint:
         slot = encode(header, min(self.stored.generation if self.stored else 0, MAX_GENERATION) + 1)
         try:
             # Marks go first: a crash in between leaves a header that claims nothing.
+            was_empty = os.fstat(self._fd).st_size == 0
             os.ftruncate(self._fd, 0)
+            if not was_empty:
+                os.fsync(self._fd)
             os.ftruncate(self._fd, layout(plan)[1])
             write_whole(self._fd, slot + slot, 0)
+            os.fsync(self._fd)
         except OSError as error:
             raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
@@ -104,12 +112,18 @@ class Checkpoint:
     def doubt(self, *, doubted: bool) -> None:
         """Note that the object as a whole was found wrong, or is right: records cannot tell that to a later run.
 
+        All marks made so far are on the disk before it is: a word that clears the object must not come to stand over
+        older ones, which agree with bytes that were wrong.
+
         Raises:
             DiskError: the checkpoint cannot be written.
         """
         slot = doubting(self._slot, doubted=doubted)
         try:
-            write_whole(self._fd, slot + slot, 0)
+            os.fsync(self._fd)
+            for at in (0, SLOT):
+                write_whole(self._fd, slot, at)
+                os.fsync(self._fd)
         except OSError as error:
             raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
@@ -194,14 +208,15 @@ class Checkpoint:
         return layout(self._plan)[0]
 
     def _holds_anything(self, size: int) -> bool:
-        return any(any(os.pread(self._fd, _BLOCK, at)) for at in range(0, size, _BLOCK))
+        return any(any(os.pread(self._fd, _BLOCK, at)) for at in range(2 * SLOT, size, _BLOCK))
 
     def _load(self) -> Stored | None:
         size = os.fstat(self._fd).st_size
         if size == 0:
             return None
         raw = [os.pread(self._fd, SLOT, at) for at in (0, SLOT)]
-        if is_foreign(raw) or (not any(map(any, raw)) and self._holds_anything(size)):
+        # Ours holds nothing behind its slots before these are on the disk.
+        if is_foreign(raw) or (not any(slot[:1] > b"\0" for slot in raw) and self._holds_anything(size)):
             raise DiskError(
                 f"{self.path}: is no checkpoint of fastdl's and is left alone; move it away or name another"
             )

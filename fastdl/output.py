@@ -136,6 +136,18 @@ class Output:
                 f"{self.path}: cannot be published: {error.strerror}; the bytes are kept in {self.part_path}"
             ) from None
 
+    def sync(self) -> None:
+        """Make bytes and names durable, whoever wrote them.
+
+        Raises:
+            DiskError: the disk did not take them all.
+        """
+        try:
+            os.fsync(self.fd)
+            _sync_directory(self.path.parent)
+        except OSError as error:
+            raise DiskError(f"{self.path}: cannot be made durable: {error.strerror}") from None
+
     def discard(self) -> None:
         """Remove the unfinished file if the name still means this run's inode."""
         with suppress(OSError):
@@ -154,7 +166,7 @@ class Output:
         would tell what the disk holds. Source: Rebello et al., "Can Applications Recover from fsync Failures?", 2020.
         """
         try:
-            os.fdatasync(self.fd)
+            os.fsync(self.fd)  # not fdatasync: permissions, too, shall survive
         except OSError as error:
             self.lost = True
             raise DiskError(f"{self.part_path}: the disk did not keep it: {error.strerror}; start over") from None

@@ -210,6 +210,8 @@ class Download:
             except IntegrityError:
                 checkpoint.remove()  # records and file agree on what is wrong: the next run starts over
                 raise
+        if self._job.fsync:  # the run that published it may have died before it did that, or not been asked to
+            output.sync()
         return self._finish(found, checkpoint, plan, integrity)
 
     def _finish(self, found: Probe, checkpoint: Checkpoint, plan: Plan, integrity: str) -> DownloadResult:

@@ -232,7 +232,10 @@ def test_of_two_valid_slots_the_younger_counts(path: Path) -> None:
         assert checkpoint.stored.generation == 5
 
 
-@pytest.mark.parametrize("foreign", [b"a user's own file", b"\xff" * 3 * SLOT, bytes(SLOT) + b"x", b"otherCP!" * 4096])
+@pytest.mark.parametrize(
+    "foreign",
+    [b"a user's own file", b"\xff" * 3 * SLOT, bytes(SLOT) + b"x", bytes(2 * SLOT) + b"x", b"otherCP!" * 4096],
+)
 def test_a_file_that_never_was_a_checkpoint_is_left_alone(path: Path, foreign: bytes) -> None:
     """A name that the user gave by mistake, or had already, costs nobody a file."""
     path.write_bytes(foreign)
@@ -252,6 +255,7 @@ def test_a_file_that_never_was_a_checkpoint_is_left_alone(path: Path, foreign: b
         lambda data: data[:1],
         lambda data: b"\xff" * SLOT + data[SLOT:-1],
         lambda data: b"fas" + bytes(len(data) - 3),
+        lambda data: (bytes(SLOT - 8) + data[SLOT - 8 : SLOT]) * 2 + bytes(len(data) - 2 * SLOT),
         lambda data: forge(data[:SLOT], 8, struct.pack("<I", 2)) * 2 + data[2 * SLOT :],
         lambda data: forge(data[:SLOT], 8, struct.pack(">I", 1)) * 2 + data[2 * SLOT :],
         lambda data: forge(data[:SLOT], 24, struct.pack("<Q", 101)) * 2 + data[2 * SLOT :],
