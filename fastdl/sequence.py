@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
-from fastdl.errors import Archived, IntegrityError, NotFound, ObjectChanged, UsageError, disk_errors
+from fastdl.errors import Archived, DiskError, IntegrityError, NotFound, ObjectChanged, UsageError, disk_errors
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
 from fastdl.http import Transport
@@ -211,7 +211,11 @@ class Download:
                 checkpoint.remove()  # records and file agree on what is wrong: the next run starts over
                 raise
         if self._job.fsync:  # the run that published it may have died before it did that, or not been asked to
-            output.sync()
+            try:
+                output.sync()
+            except DiskError:
+                checkpoint.remove()  # it would be believed the next time: the kernel shows what the disk refused
+                raise
         return self._finish(found, checkpoint, plan, integrity)
 
     def _finish(self, found: Probe, checkpoint: Checkpoint, plan: Plan, integrity: str) -> DownloadResult:
@@ -221,6 +225,8 @@ class Download:
         elif not found.ranged or not checkpoint.complete:
             log.warning("%s: no records to keep: the server gave it in one piece", self._job.path)
             checkpoint.remove()
+        else:
+            checkpoint.keep()
         self._teller.tell(self._fetched.size or 0, 0, final=True)
         return self._result(found, plan, integrity)
 

@@ -399,6 +399,33 @@ def test_a_full_disk_costs_resumability_and_not_the_download(path: Path, caplog:
         assert checkpoint.runs()[0] == [Run(0, 1)]
 
 
+@pytest.mark.parametrize(("nbytes", "brief"), [(8 * 2**20, True), (8 * 2**20 + 1, False)])
+def test_one_small_part_is_recorded_only_to_be_kept(path: Path, nbytes: int, *, brief: bool) -> None:
+    """Its mark would need a sync that takes longer than the part: it is written when the records are to stay."""
+    header = replace(HEADER, plan=Plan(nbytes, nbytes))
+    synced: list[int] = []
+    with patch.object(os, "fsync", synced.append), closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(header)
+        assert bool(synced) != brief
+        checkpoint.mark(0, DIGESTS[0])
+        assert checkpoint.complete
+        assert any(path.read_bytes()[2 * SLOT :]) != brief
+        checkpoint.keep()
+        assert synced
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert (checkpoint.complete, checkpoint.digest(0)) == (True, DIGESTS[0])
+
+
+def test_records_that_cannot_be_kept_are_warned_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The file they are of is published already."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(replace(HEADER, plan=Plan(10, 10)))
+        checkpoint.mark(0, DIGESTS[0])
+        with caplog.at_level(logging.WARNING, "fastdl"), no_file_longer_than(SLOT):
+            checkpoint.keep()
+    assert caplog.messages == [f"{path}: File too large; the records are incomplete"]
+
+
 def test_marks_are_about_the_file_with_the_stamp_only(path: Path) -> None:
     """And a checkpoint without a mark is about none: there is nothing to resume from."""
     with closing(open_checkpoint(path)) as checkpoint:
