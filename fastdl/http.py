@@ -197,9 +197,9 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise UsageError(
-            "the URL cannot be read: check host and port; in a password #, / and ? are %23, %2F and %3F"
-        ) from None
+        parts = None
+    if parts is None:  # said out here, where what was raised, and quotes the URL, is not the error's context
+        raise UsageError("the URL cannot be read: check host and port; in a password #, / and ? are %23, %2F and %3F")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError("the URL is not an absolute http or https one")
     if not {" ", "\\"}.isdisjoint(parts.netloc):  # browsers read a backslash as the end of the host
@@ -233,7 +233,9 @@ def _redirected(request: Request, location: str) -> Request:
         url = urljoin(request.url, location)
         old, new = origin(request.url), origin(url)
     except ValueError:  # UsageError is one: here the mistake is the server's
-        raise ProtocolError(f"{redacted_url(request.url)} redirects to what is no URL") from None
+        url = ""
+    if not url:
+        raise ProtocolError(f"{redacted_url(request.url)} redirects to what is no URL")
     if not location:
         raise ProtocolError(f"{redacted_url(request.url)} redirects to nowhere")
     if old[0] == "https" and new[0] == "http":
