@@ -33,7 +33,11 @@ GONE = 2.0  # seconds that workers may outlive their command
 _ROOT = Path(__file__).resolve().parents[2]
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER. Source: prctl(2)
 _GLANCE = 0.002  # seconds between looks at children that offer no event
-_IMPORTS = ("fastdl.api", "fastdl.cli", "fastdl.commands.get", "fastdl.kept", "fastdl.prefork")  # as a download does
+# As a download does, and a look; the last two are click's and Python's own, for the first short flag and host name.
+_IMPORTS = (
+    *("fastdl.api", "fastdl.cli", "fastdl.commands.get", "fastdl.commands.verify", "fastdl.kept", "fastdl.prefork"),
+    *("fastdl.repair", "fastdl.verification", "difflib", "encodings.idna"),
+)
 _BACKING_OFF = ("fastdl.api", "fastdl.verification")  # who calls make_backoff
 # What a command may inherit; a test's own variables come beside it.
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "LC_ALL")

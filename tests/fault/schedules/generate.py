@@ -50,9 +50,10 @@ def make(seed: int) -> Schedule:
     last = _flags(rng, part_size, sane=True)
     steps: list[Step] = []
     for _ in range(_pick(rng, {1: 6, 2: 3, 3: 1})):
-        steps.append(_run(rng, last, size, proven=proven))
-        if rng.random() < 0.45:
-            steps.append(_damage(rng))
+        run = _run(rng, last, size, proven=proven)
+        steps.append(run)
+        if rng.random() < (0.6 if run.held else 0.3):
+            steps.append(_damage(rng, unfinished=bool(run.held)))
         if rng.random() < 0.10:
             size = size if rng.random() < 0.5 else _size(rng, part_size)
             steps.append(Replacement(size))
@@ -69,7 +70,7 @@ def _size(rng: random.Random, part_size: int) -> int:
 
 def _flags(rng: random.Random, part_size: int, *, sane: bool = False) -> Flags:
     odd = 0.0 if sane else 1.0
-    workers = _pick(rng, {1: 6, 2: 3, 3: 1})
+    workers = _pick(rng, {1: 15, 2: 4, 3: 1})
     no_checkpoint = rng.random() < 0.04 * odd
     return Flags(
         part_size=part_size,
@@ -79,7 +80,7 @@ def _flags(rng: random.Random, part_size: int, *, sane: bool = False) -> Flags:
         retry=rng.choice((0, 1, 2, 3, 3, 4)),
         limit_rate=400 * _KIB if rng.random() < 0.02 * odd else 0,
         fsync=rng.random() < 0.1,
-        keep_records=rng.random() < 0.12 and not no_checkpoint,
+        keep_records=rng.random() < 0.2 and not no_checkpoint,
         no_checkpoint=no_checkpoint,
         no_clobber=rng.random() < 0.04 * odd,
         json=rng.random() < 0.85,
@@ -135,8 +136,9 @@ def _blows(rng: random.Random, size: int) -> tuple[Blow, ...]:
     return tuple(blows)
 
 
-def _damage(rng: random.Random) -> Damage:
-    return Damage(_pick(rng, {"part": 5, "cp": 5, "out": 2}), _pick(rng, _HOWS), rng.randrange(1001))
+def _damage(rng: random.Random, *, unfinished: bool) -> Damage:
+    whats = {"part": 6, "cp": 6, "out": 1} if unfinished else {"part": 2, "cp": 3, "out": 4}
+    return Damage(_pick(rng, whats), _pick(rng, _HOWS), rng.randrange(1001))
 
 
 def _around(rng: random.Random, size: int) -> int:

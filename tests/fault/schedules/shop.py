@@ -45,7 +45,7 @@ from tests.servers.scripted import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from tests.fault.schedules.values import Fault, Run, Thing
 
@@ -64,6 +64,33 @@ class Version:
     def digest(self, algorithm: str) -> str:
         """Return what ``--checksum`` wants to hear."""
         return hashlib.sha256(self.data).hexdigest() if algorithm == "sha256" else f"{crc64.xz(self.data):016x}"
+
+
+def make_version(thing: Thing, seed: int, number: int, size: int) -> Version:
+    """Make the ``number``-th state of an object."""
+    data = random.Random(f"{seed}/{number}").randbytes(size)
+    headers = {}
+    if thing.validator in ("strong", "weak"):
+        headers["ETag"] = f'{"W/" * (thing.validator == "weak")}"v{number}"'
+    if thing.validator != "none":
+        headers["Last-Modified"] = formatdate(_EPOCH + 86400 * number, usegmt=True)
+    if thing.promise == "crc64":
+        headers["x-oss-hash-crc64ecma"] = str(crc64.xz(data))
+    if thing.promise == "sha256":
+        headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+    return Version(number, data, headers)
+
+
+def right_answer(thing: Thing, version: Version) -> Handler:
+    """Serve one state of it without a fault."""
+    if thing.serving == "whole":
+        return ignores_range(version.data, None, version.headers)
+    if thing.serving == "chunked":
+        return chunked(version.data, fields=version.headers)
+    if thing.serving == "endless":
+        return no_length(version.data, version.headers)
+    headers = dict(version.headers)
+    return ranged(version.data, headers.pop("ETag", None), headers.pop("Last-Modified", None), headers)
 
 
 class Shop:
@@ -105,18 +132,7 @@ class Shop:
 
     def replace(self, size: int) -> None:
         """Let the object be another one from now on."""
-        number = len(self.versions)
-        data = random.Random(f"{self._seed}/{number}").randbytes(size)
-        headers = {}
-        if self._thing.validator in ("strong", "weak"):
-            headers["ETag"] = f'{"W/" * (self._thing.validator == "weak")}"v{number}"'
-        if self._thing.validator != "none":
-            headers["Last-Modified"] = formatdate(_EPOCH + 86400 * number, usegmt=True)
-        if self._thing.promise == "crc64":
-            headers["x-oss-hash-crc64ecma"] = str(crc64.xz(data))
-        if self._thing.promise == "sha256":
-            headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
-        self.versions.append(Version(number, data, headers))
+        self.versions.append(make_version(self._thing, self._seed, len(self.versions), size))
 
     def open(self, run: Run) -> None:
         """Begin a run."""
@@ -146,7 +162,7 @@ class Shop:
             version, gate, crowd = self.version, self._gate, self._crowd
         if number > 1:
             crowd.set()
-        exchange.otherwise = right = self._right(version)
+        exchange.otherwise = right = right_answer(self._thing, version)
         if most := run.first if number == 1 else run.each:
             exchange.otherwise = _within(_short(most), right)
         if number == 1 and run.crowd and run.flags.connections > 1:
@@ -160,16 +176,6 @@ class Shop:
         self.holding.set()
         exchange.hold(gate)
 
-    def _right(self, version: Version) -> Handler:
-        serving, fields = self._thing.serving, version.headers
-        if serving == "whole":
-            return ignores_range(version.data, None, fields)
-        if serving == "chunked":
-            return chunked(version.data, fields=fields)
-        if serving == "endless":
-            return no_length(version.data, fields)
-        return ranged(version.data, fields.get("ETag"), fields.get("Last-Modified"), _without(fields))
-
     def _spoilt(self, fault: Fault, version: Version, gate: threading.Event) -> Handler:
         return KINDS[fault.kind].make(fault, version, gate)
 
@@ -181,10 +187,6 @@ class Kind:
     make: Callable[[Fault, Version, threading.Event], Handler]
     codes: frozenset[int]
     weight: int = 4
-
-
-def _without(fields: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in fields.items() if name not in ("ETag", "Last-Modified")}
 
 
 def _within(fault: Handler, right: Handler) -> Handler:
