@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+from tests.e2e.nursery import nursery
+from tests.fault.flips.commands import spoilt_always, spoilt_once
 from tests.fault.flips.trials import SHARES
 
 
@@ -13,6 +17,7 @@ def main() -> int:
     """Flip, judge and print; return 1 if anything passed undetected."""
     parser = argparse.ArgumentParser(prog="python -m tests.fault.flips", description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000, help="flips in all")
+    parser.add_argument("--commands", type=int, default=300, help="whole runs of the command, each with flips")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     began, flips, undetected = time.monotonic(), 0, 0
@@ -24,6 +29,12 @@ def main() -> int:
             f"{found.undetected} undetected",
             flush=True,
         )
+    with tempfile.TemporaryDirectory() as folder, nursery(Path(folder, "nursery")) as bearer:
+        for number in range(given.commands):
+            stage = Path(folder, str(number))
+            stage.mkdir()
+            (spoilt_always if number % 3 == 2 else spoilt_once)(bearer, stage, given.seed + number)
+    print(f"{given.commands} runs of the command, one in three with nothing but spoilt answers: all as promised")  # noqa: T201
     seconds = time.monotonic() - began
     print(f"{flips} flips, {undetected} undetected, in {seconds:.0f} s, seed {given.seed}")  # noqa: T201
     return 1 if undetected else 0
