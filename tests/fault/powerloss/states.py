@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from tests.fault.powerloss.disk import Change
 
 FEW = 10  # unsynced operations of which every combination is tried
-_CHANCES = (0.0, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)  # that an operation on one file, or on names, is on the disk
+_CHANCES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)  # that an operation on one file, or on names, is on the disk
 _LATE = 0.05  # that one behind the edge is there all the same
-_TORN = (0.0, 0.3, 0.7)  # that a write that is there is torn
+_TORN = (0.1, 0.3, 0.7)  # that a write that is there is torn
 
 
 def every(pending: Sequence[Change], rng: random.Random) -> Iterator[tuple[int, ...]]:
