@@ -1,13 +1,17 @@
 """Mutants of the modules that must never be wrong: each changed once, in a copy, and tested until a test fails.
 
-Run by ``scripts/mutate``. What survived is printed with its place; ``tests/MUTANTS.md`` says why it may. The tests run
-in forks of this process, which has their libraries loaded but nothing of fastdl: that is most of what a run costs.
+Run by ``scripts/mutate``. What survived is printed with its place; ``tests/MUTANTS.md`` says why it may.
+
+Most of what a run of tests costs is what comes before them. So pytest collects once, and each mutant is a fork that
+gives the changed function its new code and runs the tests. What is changed outside of functions needs an import of its
+own: there the fork happens before anything of fastdl is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import json
 import os
 import re
@@ -19,6 +23,7 @@ import time
 from contextlib import suppress
 from difflib import unified_diff
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import fastcrc  # noqa: F401 - as the others that nothing here uses: loaded once, for every fork
@@ -35,7 +40,10 @@ from cosmic_ray.plugins import get_operator, operator_names
 from parso.python.tree import Keyword
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
+
+    Mutant = tuple[str, int]  # the name of an operator, and which of its places
 
 # Who spins is ended by the processor time it took, who waits by the clock: a busy machine ends no other mutant.
 SPINNING = 15  # seconds; the tests of a module take one or two
@@ -132,8 +140,8 @@ def _copy(root: Path, to: Path) -> None:
         file.write(_PROFILE)
 
 
-def _mutants(source: str) -> Iterator[tuple[str, int]]:
-    """Yield the name of an operator and which of its places, for all that can change what runs."""
+def _mutants(source: str) -> Iterator[Mutant]:
+    """Yield all mutants, of what can run."""
     mute = set(_never_run(ast.parse(source)))
     nodes = list(ast_nodes(get_ast(source)))
     names = [name for name in operator_names() if OPERATORS.fullmatch(name)]
@@ -146,34 +154,42 @@ def _mutants(source: str) -> Iterator[tuple[str, int]]:
                     yield name, number
 
 
-def _killed(module: str, source: str, mutants: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+def _killed(module: str, source: str, mutants: list[Mutant]) -> Iterator[Mutant]:
     """Yield the mutants that a test kills, and print those that none does."""
-    path = Path("fastdl", f"{module}.py")
+    path, lines = Path("fastdl", f"{module}.py"), _lines_of_bodies(ast.parse(source))
+    texts = {mutant: _mutated(source, *mutant) for mutant in mutants}
+    quick = [mutant for mutant in mutants if _first_change(source, texts[mutant]) in lines]
     sys.dont_write_bytecode = False
-    if not _passes(module):
+    if not _passes(module, _run):
         sys.exit(f"the tests of {module} fail without any mutant")
     # What is compiled now is used from here on. Mutants are not kept: two may be equal in length and time.
     sys.dont_write_bytecode = True
-    for count, (name, number) in enumerate(mutants, start=1):
-        mutated = _mutated(source, name, number)
-        path.write_text(mutated)
-        if not _passes(module):
-            yield name, number
+    outcomes = itertools.chain(
+        zip(quick, _quickly(module, [source, *(texts[mutant] for mutant in quick)]), strict=True),
+        ((mutant, None) for mutant in mutants if mutant not in quick),
+    )
+    for mutant, outcome in outcomes:
+        passed = outcome
+        if passed is None:
+            path.write_text(texts[mutant])
+            passed = _passes(module, _run)
+        if passed:
+            print(f"{mutant[0] or 'RemoveStatement'} {mutant[1]}\n{_changed(source, texts[mutant])}", flush=True)
         else:
-            print(f"{count}/{len(mutants)} {name or 'RemoveStatement'}\n{_changed(source, mutated)}", flush=True)
+            yield mutant
 
 
-def _passes(module: str) -> bool:
-    """Tell whether every test of ``module`` passes on the tree as it is; False too if they hang."""
+def _passes(module: str, run: Callable[[str], int]) -> bool:
+    """Tell whether ``run`` returns 0 in a process of its own; False too if it hangs."""
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(nowhere, number)
-        sys.path.insert(0, str(Path.cwd()))
         resource.setrlimit(resource.RLIMIT_CPU, (SPINNING, SPINNING))
-        os._exit(pytest.main([*_PYTEST, *(f"tests/{name}.py" for name in TESTS[module])]))
+        code = 1
+        try:
+            code = run(module)
+        finally:
+            os._exit(code)
     deadline = time.monotonic() + STUCK
     while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -182,6 +198,87 @@ def _passes(module: str) -> bool:
     if ended == (0, 0):
         os.waitpid(pid, 0)
     return ended == (pid, 0)
+
+
+def _run(module: str, *plugins: object) -> int:
+    """Run the tests of ``module``, without a word."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nowhere, number)
+    sys.path.insert(0, str(Path.cwd()))
+    arguments = [*_PYTEST, f"--basetemp=../{module}.tmp", *(f"tests/{name}.py" for name in TESTS[module])]
+    return int(pytest.main(arguments, plugins=plugins))
+
+
+class _Trials:
+    """Instead of running the collected tests once: runs them for every text of a module, and sends what came of it."""
+
+    def __init__(self, module: str, texts: list[str], out: int) -> None:
+        self._module, self._texts, self._out = module, texts, out
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        for text in self._texts:
+
+            def run(_: str, text: str = text) -> int:
+                try:
+                    _transplant(sys.modules[f"fastdl.{self._module}"], text)
+                except ValueError:  # a closure of another shape: it has not been tried
+                    return 0
+                for item, after in itertools.pairwise([*session.items, None]):
+                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+                    if session.testsfailed:
+                        return 1
+                return 0
+
+            os.write(self._out, b"1" if _passes(self._module, run) else b"0")
+        return True
+
+
+def _quickly(module: str, texts: list[str]) -> Iterator[bool]:
+    """Yield for each text but the first whether the tests pass with its functions; with the first they must."""
+    receiving, sending = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(_run(module, _Trials(module, texts, sending)))
+    os.close(sending)
+    for number, _ in enumerate(texts):
+        answer = os.read(receiving, 1)
+        if not answer or (number == 0 and answer != b"1"):
+            sys.exit(f"the tests of {module} cannot be run in a fork")
+        if number:
+            yield answer == b"1"
+    os.waitpid(pid, 0)
+    os.close(receiving)
+
+
+def _transplant(module: ModuleType, text: str) -> None:
+    """Give the functions of a module that is in use already the code of ``text``."""
+    new: dict[str, Any] = {"__name__": module.__name__, "__file__": module.__file__}
+    exec(compile(text, str(module.__file__), "exec"), new)  # our own
+    for name, changed in new.items():
+        _replace_code(getattr(module, name, None), changed, module.__name__)
+
+
+def _replace_code(old: Any, new: Any, home: str) -> None:
+    for inner in ("__wrapped__", "fget", "func"):  # of context managers, properties, cached ones
+        old, new = getattr(old, inner, old), getattr(new, inner, new)
+    if isinstance(old, FunctionType) and old.__module__ == home:
+        old.__code__ = new.__code__
+    elif isinstance(old, type) and old.__module__ == home:
+        for name, changed in vars(new).items():
+            if not isinstance(changed, type):
+                _replace_code(vars(old).get(name), changed, home)
+
+
+def _lines_of_bodies(tree: ast.Module) -> set[int]:
+    """Return the lines inside functions, without what is evaluated when they are made."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {line for node in functions for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
+
+
+def _first_change(before: str, after: str) -> int:
+    lines = zip(before.splitlines(), after.splitlines(), strict=False)
+    return next(number for number, (old, new) in enumerate(lines, 1) if old != new)
 
 
 def _mutated(source: str, name: str, number: int) -> str:
