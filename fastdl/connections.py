@@ -246,9 +246,10 @@ def stall_watch(state: Callable[[], object], seconds: float, give_up: Callable[[
                 give_up()
 
     thread = threading.Thread(target=watch, name="fastdl-watch", daemon=True)
-    thread.start()
     try:
+        thread.start()  # a signal may end it when the thread runs already
         yield
     finally:
         over.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
