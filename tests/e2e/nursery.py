@@ -108,7 +108,7 @@ class Born:
             message = f"still running after {seconds} s; stderr: {self.stderr[-2000:]}"
             raise TimeoutError(message)
         if orphans:
-            message = f"{orphans} processes outlived their command by more than {GONE} s; stderr: {self.stderr[-2000:]}"
+            message = f"{orphans} processes outlived their command for too long; stderr: {self.stderr[-2000:]}"
             raise TimeoutError(message)
         return self.code
 
@@ -116,11 +116,11 @@ class Born:
 class Nursery:
     """The process that forks; :func:`nursery` starts and ends it. For one thread."""
 
-    def __init__(self, folder: Path, backoff: float | None = None) -> None:
+    def __init__(self, folder: Path, backoff: float | None = None, gone: float = GONE) -> None:
         self._folder = folder
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.nursery", *([] if backoff is None else [str(backoff)])],
+            [sys.executable, "-m", "tests.e2e.nursery", str(gone), *([] if backoff is None else [str(backoff)])],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -177,13 +177,14 @@ class Nursery:
 
 
 @contextmanager
-def nursery(folder: Path, backoff: float | None = None) -> Iterator[Nursery]:
+def nursery(folder: Path, backoff: float | None = None, gone: float = GONE) -> Iterator[Nursery]:
     """Have commands forked until the end of the block; what they print lands in ``folder``.
 
     ``backoff`` is how many seconds they wait after a failure, to begin with, for tests of what they do after that.
+    ``gone`` is how many seconds workers may outlive their command: one that had just been started must import first.
     """
     folder.mkdir(exist_ok=True)
-    keeper = Nursery(folder, backoff)
+    keeper = Nursery(folder, backoff, gone)
     try:
         yield keeper
     finally:
@@ -214,16 +215,16 @@ def _live(order: dict[str, Any]) -> NoReturn:
     run()
 
 
-def _reap(pid: int) -> dict[str, int]:
+def _reap(pid: int, gone: float) -> dict[str, int]:
     """Wait for a whole process group; kill what outlives its leader for too long."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    deadline, killed = time.monotonic() + GONE, 0
+    deadline, killed = time.monotonic() + gone, 0
     while True:
         try:
-            gone, _ = os.waitpid(-pid, os.WNOHANG)
+            ended, _ = os.waitpid(-pid, os.WNOHANG)
         except ChildProcessError:
             return {"code": code, "orphans": killed}
-        if gone == 0:
+        if ended == 0:
             if time.monotonic() > deadline:
                 killed += 1
                 os.killpg(pid, signal.SIGKILL)
@@ -237,15 +238,16 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
     for module in _IMPORTS:
         importlib.import_module(module)
-    if len(sys.argv) > 1:
-        _wait_less(float(sys.argv[1]))
+    gone, *backoff = map(float, sys.argv[1:])
+    for base in backoff:
+        _wait_less(base)
     gc.collect()
     gc.freeze()  # what is shared with commands stays shared while nobody walks through it
     orders = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     for line in orders:
         order = json.loads(line)
-        answer = _reap(order["reap"]) if "reap" in order else {"pid": _bear(order)}
+        answer = _reap(order["reap"], gone) if "reap" in order else {"pid": _bear(order)}
         answers.write(json.dumps(answer).encode() + b"\n")
     for pid in _children():
         os.kill(pid, signal.SIGKILL)
