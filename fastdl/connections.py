@@ -279,11 +279,12 @@ def stall_watch(state: Callable[[], object], seconds: float, give_up: Callable[[
 
     thread = threading.Thread(target=watch, name="fastdl-watch", daemon=True)
     try:
-        thread.start()
-    except RuntimeError as error:
-        raise DiskError(f"no thread to watch the line in: {error}") from None
-    try:
+        try:
+            thread.start()  # a signal may end it when the thread runs already
+        except RuntimeError as error:
+            raise DiskError(f"no thread to watch the line in: {error}") from None
         yield
     finally:
         over.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()

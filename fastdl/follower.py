@@ -51,7 +51,7 @@ class Follower:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(_PATIENCE)
         # A thread that hangs in a dying disk keeps what it uses: closed, a descriptor could soon mean another file.
         if self._thread is None or not self._thread.is_alive():
@@ -65,12 +65,13 @@ class Follower:
             self._final = stop
             self._changed.notify_all()
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="fastdl-follower", daemon=True)
+            # Known before it runs: a signal may end start() when it runs already.
+            self._thread = threading.Thread(target=self._run, name="fastdl-follower", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:
+                self._thread = None
                 raise DiskError(f"no thread to compute {self._kinds[0][0]} in: {error}") from None
-            self._thread = thread
 
     def restart(self) -> None:
         """Forget everything; from now on bytes may change until they are told to be final again."""

@@ -53,6 +53,7 @@ class Slot:
         self._trim_ahead = -1, 0
         self._writer: tuple[int, Writer] | None = None
         self._thread: threading.Thread | None = None
+        self._over = False
 
     def give(self, order: Fetch | Rehash, response: Response | None = None) -> None:
         """Queue an order, with the answer to it if that is open already.
@@ -61,15 +62,15 @@ class Slot:
         """
         self._orders.put((order, response))
         if self._thread is None:  # most slots of a pool never get an order
-            thread = threading.Thread(target=self._run, name=f"fastdl-slot-{self._number}", daemon=True)
+            # Known before it runs: a signal may end start() when it runs already, and stop() must find it.
+            self._thread = threading.Thread(target=self._run, name=f"fastdl-slot-{self._number}", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:  # as many as this system allows: no reason to end the others
+                self._thread = None
                 self._orders.get()
                 busy = ServerBusy(f"no thread for one more connection: {error}", 0, None)
                 self._send(Report(self._number, order.number, 0, (), finished=True, error=busy))
-            else:
-                self._thread = thread
 
     def trim(self, number: int, stop: int) -> Trimmed | None:
         """Leave the parts from ``stop`` on of order ``number`` to somebody else; tell from which on really.
@@ -99,6 +100,7 @@ class Slot:
 
     def stop(self, patience: float) -> bool:
         """End the thread and wait for it at most ``patience`` seconds; tell whether it ended."""
+        self._over = True  # for a thread that does not run yet, and will not be waited for
         self._orders.put(None)
         if self._thread is None:
             return True
@@ -179,7 +181,7 @@ class Slot:
             break_asking(None if self._thread is None else self._thread.ident)
 
     def _run(self) -> None:
-        while (given := self._orders.get()) is not None:
+        while (given := self._orders.get()) is not None and not self._over:
             order, response = given
             error: FastdlError | None = None
             try:

@@ -9,13 +9,13 @@ import pytest
 from tests.fault.soak import Look, Soak, soak
 
 SHORT = 20.0  # seconds
-_SAW = 32.0  # MiB: in so short a time nothing tells a leak from what waits for the garbage collector
+SLACK = 8.0  # MiB; in so short a time an allocator is not warm yet
 
 
 def test_twenty_seconds_of_downloads_leave_nothing_behind() -> None:
     """Broken, refused, killed, cancelled and finished downloads: no descriptor, thread, process more than before."""
     seen = soak(SHORT)
-    assert seen.leaks(_SAW) == []
+    assert seen.leaks(SLACK) == []
     assert seen.looks[-1].children == 0
     assert seen.ends["done"]
     assert sum(seen.faults.values())

@@ -189,3 +189,18 @@ def test_the_frontier_is_where_the_first_gap_is() -> None:
     for run in (Run(1, 3), Run(9, 10), Run(0, 1), Run(0, 1), Run(4, 9), Run(3, 4)):
         frontier.add(run)
     assert told == [30, 95]
+
+
+def test_an_interrupt_while_the_thread_starts(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread runs already, and is ended and waited for."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    os.write(fd, DATA)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Follower(fd, KINDS) as follower:
+        follower.advance(10)
+    assert not followers()

@@ -457,3 +457,30 @@ def test_two_writers_never_share_a_part() -> None:
 
         check()
         transport.close()
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_an_interrupt_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch, *, runs: bool) -> None:
+    """Whether it runs already or will in a moment: stop() finds it and breaks its connection, or it does nothing."""
+    start, later = threading.Thread.start, SimpleQueue[threading.Thread]()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if runs:
+            start(thread)
+        later.put(thread)
+        raise KeyboardInterrupt
+
+    with rig() as slotted, serving(script({1: stall_before_head()}, otherwise=ranged(DATA))) as server:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            slotted.slot.give(fetch(server.url(), Run(0, 8)))
+        monkeypatch.undo()
+        if runs:
+            server.wait_for(1)
+        assert slotted.slot.stop(PATIENCE)
+        thread = later.get()
+        if not runs:
+            start(thread)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        assert len(server.log) == int(runs)

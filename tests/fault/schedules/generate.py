@@ -49,7 +49,7 @@ def make(seed: int) -> Schedule:
     proven = thing.promise != "none" or checksum != "none"
     last = _flags(rng, part_size, sane=True)
     steps: list[Step] = []
-    for _ in range(_pick(rng, {1: 6, 2: 3, 3: 1})):
+    for _ in range(_pick(rng, {1: 15, 2: 4, 3: 1})):
         run = _run(rng, last, size, proven=proven)
         steps.append(run)
         if rng.random() < (0.6 if run.held else 0.3):

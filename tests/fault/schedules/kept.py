@@ -19,5 +19,8 @@ KEPT: dict[str, Schedule] = {
     "and a SIGINT after the last byte": Schedule(
         693, Thing(1), (Run(Flags(part_size=2048), blows=(Blow("int2", "moment", 25),)),)
     ),
+    "a SIGINT while a connection's thread began waited for the read timeout": Schedule(
+        11615, Thing(2), (Run(blows=(Blow("int", "moment", 7),), crowd=True),) * 8
+    ),
 }
 """What was wrong -> the schedule that showed it, shrunk."""

@@ -45,8 +45,9 @@ def _with_less(value: Any) -> Iterator[Any]:
     for name, usual in own.items():
         if usual is not MISSING and getattr(value, name) != usual:
             yield replace(value, **{name: usual})
-    for name in (name for name in own if name not in _NAMES):
-        yield from (replace(value, **{name: less}) for less in simpler(getattr(value, name)))
+    for name, usual in own.items():
+        if name not in _NAMES and not (usual is not MISSING and type(usual) is int and usual):  # else for ever
+            yield from (replace(value, **{name: less}) for less in simpler(getattr(value, name)))
 
 
 _NAMES = frozenset(("seed", "at", "connections", "workers", "retry", "read_timeout"))  # less is not simpler

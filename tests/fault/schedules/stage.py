@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.fault.schedules.values import Schedule
 
 _BACKOFF = 0.01  # seconds: how long is waited is the unit tests' matter
+_GONE = 15.0  # seconds: replacements of killed workers are programs that import first, 0.1 s of a busy processor each
 _MEMORY = Path("/dev/shm")
 _TRIES = 4  # times that a schedule is played before it counts as harmless: threads and processes decide too
 
@@ -56,7 +57,7 @@ def stage() -> Iterator[Stage]:
     """Have a stage until the end of the block."""
     with TemporaryDirectory(prefix="fastdl-stage-", dir=_MEMORY if _MEMORY.is_dir() else None) as name:
         folder = Path(name)
-        with nursery(folder / "nursery", backoff=_BACKOFF) as keeper:
+        with nursery(folder / "nursery", gone=_GONE, backoff=_BACKOFF) as keeper:
             yield Stage(keeper, folder / "play")
 
 
