@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import NoReturn
@@ -15,6 +16,9 @@ def run() -> NoReturn:
     A fifth of what a small download costs would be looking for garbage while modules are imported, where there is none,
     and taking every module apart at the end.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started it wants it ignored
+        # Before there is anything to stop cleanly, and after, an interrupt is no traceback of imports or of an exit.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # the command enables it once everything is imported
     from fastdl.cli import main  # noqa: PLC0415 - this is what there is no garbage in
 

@@ -162,16 +162,33 @@ class Audit:
             self._fetch(hashed, Answers(votes, [Run(0, self._plan.count)]))
             proven = "bytes"
         before = {index: hashed.digest(index) for index in votes.disputed}
+        bad = votes.undecided
         if before and self._look.repair and self._servable and not agreed:
-            settle(self._plan, hashed, lambda answers: self._fetch(hashed, answers), votes, _BUDGET * self._plan.size)
-            self._file.sync()
-            if not votes.undecided:
+            bad = self._repair(hashed, votes, known=records is not None)
+            if not bad:
                 proven = self._prove(hashed) or ("bytes" if votes.replaced else proven)
-        bad = {index for run in votes.undecided for index in range(run.first, run.stop)}
         repaired = {index for index in before.keys() - bad if hashed.digest(index) != before[index]}
         if bad or self._reason:
             proven = ""
         return self._result(0 if bad and self._look.repair else hashed.crc64, proven or "length", bad, repaired)
+
+    def _repair(self, hashed: Checkpoint, votes: Votes, *, known: bool) -> set[int]:
+        """Overwrite what is bad; return the parts of which it is not known what they should be.
+
+        Where it is not ``known`` by records that a part is bad, a single answer that differs says as little against the
+        file as the file against the answer: then nothing is overwritten before two answers agree.
+        """
+
+        def fetch(answers: Answers) -> None:
+            self._fetch(hashed, answers)
+
+        budget, copies = _BUDGET * self._plan.size, votes
+        if not known:
+            budget = settle(self._plan, None, fetch, votes, budget)
+            copies = Votes(votes.replaced.__getitem__, votes.replaced)
+        settle(self._plan, hashed, fetch, copies, budget)
+        self._file.sync()
+        return votes.undecided | copies.undecided
 
     @property
     def _empty(self) -> bool:
@@ -204,8 +221,8 @@ class Audit:
 
     def _fetch(self, hashed: Checkpoint, answers: Answers) -> None:
         look, found = self._look, self._found
-        if look.source is None or found is None:
-            return
+        assert look.source is not None  # noqa: S101 - only a store is asked
+        assert found is not None  # noqa: S101 - and it was asked before
         RangedDownload(
             look.source,
             found.info,

@@ -14,6 +14,11 @@ flipped mark costs that part and never a wrong byte.
 
 Marking is two writes in place, the record before the bit, whatever the number of parts. Both go through pwrite and not
 through a mapping: a checkpoint truncated by somebody else must not kill the caller's process.
+
+Marks are not synced, slots are, because hashing finds a lost mark and not a lost slot. After a power loss a new slot
+over the marks of an older object could call that one's bytes the new one's, marks under no slot look like somebody
+else's file, and a slot torn in both its copies is worth as little as none. An object of one small part is not marked
+before it is published: a sync takes as long as fetching it once more.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from fastdl.errors import DiskError, disk_errors
 from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
 from fastdl.locks import is_named, lock, release
 from fastdl.pipe import anonymous_descriptor
-from fastdl.plan import Plan, Run
+from fastdl.plan import DEFAULT_PART_SIZE, Plan, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,9 +96,14 @@ class Checkpoint:
         slot = encode(header, min(self.stored.generation if self.stored else 0, MAX_GENERATION) + 1)
         try:
             # Marks go first: a crash in between leaves a header that claims nothing.
+            was_empty = os.fstat(self._fd).st_size == 0
             os.ftruncate(self._fd, 0)
+            if not was_empty:
+                os.fsync(self._fd)
             os.ftruncate(self._fd, layout(plan)[1])
             write_whole(self._fd, slot + slot, 0)
+            if not _is_brief(plan):
+                os.fsync(self._fd)
         except OSError as error:
             raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
@@ -104,12 +114,18 @@ class Checkpoint:
     def doubt(self, *, doubted: bool) -> None:
         """Note that the object as a whole was found wrong, or is right: records cannot tell that to a later run.
 
+        All marks made so far are on the disk before it is: a word that clears the object must not come to stand over
+        older ones, which agree with bytes that were wrong.
+
         Raises:
             DiskError: the checkpoint cannot be written.
         """
         slot = doubting(self._slot, doubted=doubted)
         try:
-            write_whole(self._fd, slot + slot, 0)
+            os.fsync(self._fd)
+            for at in (0, SLOT):
+                write_whole(self._fd, slot, at)
+                os.fsync(self._fd)
         except OSError as error:
             raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
@@ -119,14 +135,22 @@ class Checkpoint:
         start = RECORD.size * index
         RECORD.pack_into(self._records, start, digest.xxh3, digest.crc64)
         self._bitmap[index >> 3] |= 1 << (index & 7)
-        if self._failed:
+        if self._failed or _is_brief(self._plan):
             return
         try:
-            write_whole(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
-            write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+            self._write(index)
         except OSError as error:
             self._failed = True
             log.warning("%s: %s; the download goes on, but can be resumed only from here", self.path, error.strerror)
+
+    def keep(self) -> None:
+        """Let records that stay beside a published file be on the disk, those of a brief object too."""
+        if _is_brief(self._plan):
+            try:
+                os.fsync(self._fd)
+                self._write(0)
+            except OSError as error:
+                log.warning("%s: %s; the records are incomplete", self.path, error.strerror)
 
     def clear(self, index: int) -> None:
         """Take the mark of part ``index`` back, bit first, its record too: a stale one must not pass for a true one."""
@@ -189,19 +213,25 @@ class Checkpoint:
         marked = (bits != 0) & known
         return bool(marked[0]), (np.flatnonzero(np.diff(marked)) + 1).tolist()
 
+    def _write(self, index: int) -> None:
+        start = RECORD.size * index
+        write_whole(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
+        write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+
     @property
     def _records_at(self) -> int:
         return layout(self._plan)[0]
 
     def _holds_anything(self, size: int) -> bool:
-        return any(any(os.pread(self._fd, _BLOCK, at)) for at in range(0, size, _BLOCK))
+        return any(any(os.pread(self._fd, _BLOCK, at)) for at in range(2 * SLOT, size, _BLOCK))
 
     def _load(self) -> Stored | None:
         size = os.fstat(self._fd).st_size
         if size == 0:
             return None
         raw = [os.pread(self._fd, SLOT, at) for at in (0, SLOT)]
-        if is_foreign(raw) or (not any(map(any, raw)) and self._holds_anything(size)):
+        # Ours holds nothing behind its slots before these are on the disk.
+        if is_foreign(raw) or (not any(slot[:1] > b"\0" for slot in raw) and self._holds_anything(size)):
             raise DiskError(
                 f"{self.path}: is no checkpoint of fastdl's and is left alone; move it away or name another"
             )
@@ -221,6 +251,10 @@ class Checkpoint:
                 break
             filled += count
         return stored
+
+
+def _is_brief(plan: Plan) -> bool:
+    return plan.count == 1 and plan.size <= DEFAULT_PART_SIZE
 
 
 def open_checkpoint(path: Path | None, *, writable: bool = True) -> Checkpoint:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from fastdl.addresses import Addresses
+from fastdl.dial import dial, patiently
 from fastdl.errors import DiskError
 from fastdl.stream import Stream
 
@@ -32,6 +33,9 @@ MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its colon, or the fold of the line before
+_STATUS = re.compile(rb"HTTP/1\.[0-9] [0-9]{3}(?: |$)")
+_LENGTH_DIGITS = 19  # of the longest length that can be meant
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _SWITCHING = 101
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
 _asking: dict[int, _Asked] = {}
@@ -45,7 +49,8 @@ class _Lines:
     """The lines of a head, each looked at before http.client sees it.
 
     That one takes the end of the stream for the end of the head, and any amount of it, and behind a line that is no
-    field it sees no further field: a length or a transfer coding there would be missed. Source: RFC 9112, 2.2 and 5.
+    field it sees no further field: a length or a transfer coding there would be missed. Its status may be whatever
+    int() understands. Source: RFC 9112, 2.2, 4 and 5.
     """
 
     def __init__(self, fp: Any) -> None:
@@ -67,6 +72,8 @@ class _Lines:
             raise http.client.HTTPException("control characters in the head")
         if self._in_fields and text and _FIELD.match(text) is None:
             raise http.client.HTTPException("a line in the head that is no field")
+        if line and not self._in_fields and _STATUS.match(text) is None:
+            raise http.client.HTTPException("no status line of HTTP/1")
         self._in_fields = bool(text)  # a blank line ends the head, and a status line begins one
         return line
 
@@ -104,8 +111,27 @@ class _Head(http.client.HTTPResponse):
         lengths = {value.strip() for field in self.headers.get_all("Content-Length", []) for value in field.split(",")}
         if len(lengths) > 1:
             raise http.client.HTTPException("two different lengths")
-        if lengths and self.length is None and (value := lengths.pop()).isascii() and value.isdigit():
+        value = lengths.pop() if lengths and self.length is None else ""
+        if value.isascii() and value.isdigit() and len(value) <= _LENGTH_DIGITS:
             self.length = int(value)  # repeated, but equal
+
+    def _get_chunk_left(self) -> int | None:
+        """Return what is left of a chunk, None behind the last one: http.client asks this before it reads a chunk.
+
+        Its own takes a size line that broke off for a shorter number, even for the last chunk's zero, any two bytes for
+        the end of a chunk, and all that int() understands for a size. Source: RFC 9112, 7.1.
+        """
+        if not self.chunk_left:
+            if self.chunk_left is not None and self._safe_read(2) != b"\r\n":  # type: ignore[attr-defined]
+                raise http.client.IncompleteRead(b"")
+            size = _CHUNK_SIZE.fullmatch(self.fp.readline(MAX_HEAD))
+            if size is None:
+                raise http.client.IncompleteRead(b"")
+            self.chunk_left = int(size[1], 16) or None
+            if self.chunk_left is None:
+                self._read_and_discard_trailer()  # type: ignore[attr-defined]
+                self._close_conn()  # type: ignore[attr-defined]
+        return self.chunk_left
 
     def _begin_final(self) -> None:
         for _ in range(MAX_INTERIM):
@@ -128,36 +154,36 @@ class _Asked:
 
     def connect(self) -> None:
         _asking[threading.get_ident()] = self
-        self._connect_in_turn()
+        super().connect()  # type: ignore[misc]
+        if was_broken():  # during the TLS handshake, which has the connect timeout as its deadline and cannot be woken
+            raise ConnectTimeoutError(self, "timed out")
         sock: Any = self.sock
         if isinstance(sock, ssl.SSLSocket):
             # An end without close_notify may be anybody's doing: where nothing else tells the end of a body, this must.
             setattr(sock, "suppress_ragged_eofs", False)  # noqa: B010 - public, yet unknown to typeshed
 
-    def _connect_in_turn(self) -> None:
-        """Connect to the next of the host's addresses, or to whichever works; certificates are the name's."""
+    def _new_conn(self) -> socket.socket:
+        """Connect to one of the host's addresses, or of its proxy's; names and certificates stay what they are."""
         conn: Any = self  # one of urllib3's: mypy sees the mix-in alone
-        name = conn.host
+        deadline = time.monotonic() + conn.timeout
+
+        def wanted() -> bool:
+            return not was_broken()
+
         try:
-            addresses = [] if conn.proxy else _addresses.of(name, conn.port)
-        except (OSError, UnicodeError):
-            addresses = []  # urllib3 will say what is wrong with the name
-        if not addresses:
-            super().connect()  # type: ignore[misc]
-            return
-        conn.server_hostname = getattr(conn, "server_hostname", None) or name
-        for number, address in enumerate(addresses, 1):
-            conn.host = address
-            try:
-                super().connect()  # type: ignore[misc]
-            except (NewConnectionError, ConnectTimeoutError):
-                _addresses.failed(address)
-                if number == len(addresses):
-                    raise
-            else:
-                return
-            finally:
-                conn.host = name
+            # Not conn.host: that one is without the dot at its end, which keeps the resolver from trying other names.
+            addresses = patiently(lambda: _addresses.of(conn._dns_host, conn.port), deadline, wanted)  # noqa: SLF001
+            sock = dial(
+                addresses, conn.port, deadline, options=conn.socket_options, wanted=wanted, failed=_addresses.failed
+            )
+        except (socket.gaierror, UnicodeError) as error:
+            raise NameResolutionError(conn.host, conn, error) from error  # type: ignore[arg-type]
+        except TimeoutError as error:
+            raise ConnectTimeoutError(conn, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(conn, str(error)) from error
+        sock.settimeout(conn.timeout)
+        return sock
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         _asking[threading.get_ident()] = self
@@ -206,11 +232,12 @@ def asking(target: str | None = None, connection: Any = None) -> Iterator[None]:
 def break_asking(ident: int | None) -> None:
     """Break the connection on which the thread ``ident`` waits, if it does; its wait ends with an error."""
     connection = _asking.get(ident or 0)
-    sock = None if connection is None else connection.sock
-    if sock is not None:
-        _broken.add(ident or 0)
-        with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
+    if connection is not None:
+        _broken.add(ident or 0)  # one that connects looks at this
+        sock = connection.sock
+        if sock is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
 
 
 def was_broken() -> bool:

@@ -13,7 +13,7 @@ from fastdl.http import Transport
 from fastdl.job import make_line
 from fastdl.probe import probe
 from fastdl.proof import worth_comparing
-from fastdl.redact import printable
+from fastdl.redact import printable, without_secrets
 from fastdl.retry import Attempts, Backoff
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def _facts(source: Source, found: Probe, promises: tuple[Expected, ...]) -> Obje
     return ObjectFacts(
         url=source.shown,
         size=info.size,
-        etag=info.validator.etag,
-        last_modified=info.validator.last_modified,
-        version_id=info.validator.version_id,
+        etag=without_secrets(info.validator.etag),
+        last_modified=without_secrets(info.validator.last_modified),
+        version_id=without_secrets(info.validator.version_id),
         storage_class=printable(fields.get("x-amz-storage-class") or fields.get("x-oss-storage-class") or "", 100),
         content_type=printable(fields.get("Content-Type", ""), 200),
         ranges=found.ranged,

@@ -72,9 +72,10 @@ def layout(plan: Plan) -> tuple[int, int]:
 def is_foreign(slots: list[bytes]) -> bool:
     """Tell whether a file that begins with ``slots`` was never a checkpoint, and so is not ours to overwrite.
 
-    Whatever a crash leaves of ours has a magic, the beginning of one, or zeros.
+    Whatever a crash leaves of ours has a magic, the beginning of one, or zeros but for the hashes: a disk may write
+    the last sector of a slot first.
     """
-    torn = _MAGIC.startswith(b"".join(slots).rstrip(b"\0"))
+    torn = _MAGIC.startswith(b"".join(slot[: SLOT - _HASH.size] for slot in slots).rstrip(b"\0"))
     return not torn and not any(slot.startswith(_MAGIC) for slot in slots)
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from urllib3.util import create_urllib3_context, make_headers
 
 from fastdl.connections import POOLS, asking, was_broken
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
-from fastdl.redact import printable, redacted_url
+from fastdl.redact import keep_secrets, printable, redacted_url
 from fastdl.translate import FOREIGN, translated, translation
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Response:
         self.request = request
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
+        self._aborted = False
 
     def readinto(self, view: memoryview) -> int:
         """Receive into ``view`` (writable, contiguous) until it is full or the body ends; return the bytes received.
@@ -54,12 +56,23 @@ class Response:
         0 means the end of the body, promised or not: compare with what was promised.
 
         Raises:
-            NetworkError: the connection failed or stood still for the read timeout.
+            NetworkError: the connection failed, stood still for the read timeout or was aborted.
         """
         try:
-            return self._body.readinto(view)
+            count = self._body.readinto(view)
         except FOREIGN as error:
-            raise translation(error, self.request.url) from None
+            failure = translation(error, self.request.url)
+        else:
+            if not count and self._aborted:  # this end is our own doing: of a body without a length it proves nothing
+                raise NetworkError(f"{redacted_url(self.request.url)}: no progress within the timeout")
+            return count
+        raise failure  # out here, where what was raised is not its context
+
+    @property
+    def ended_by_nothing(self) -> bool:
+        """Whether a body that was cut short would end as this one does: no length, no chunks, no TLS."""
+        framed = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        return not framed and self.request.url.startswith("http://")
 
     def finish(self) -> None:
         """Give the connection back for another request if the body was read to its end, else close it."""
@@ -70,6 +83,7 @@ class Response:
 
     def abort(self) -> None:
         """Wake a thread that is blocked in ``readinto``; may be called from any thread, more than once."""
+        self._aborted = True
         with suppress(OSError, ValueError, RuntimeError):
             self._raw.shutdown()
 
@@ -93,6 +107,7 @@ class Transport:
 
     def __init__(self, line: Line, connections: int) -> None:
         self._timeout = urllib3.Timeout(connect=line.connect_timeout, read=line.read_timeout)
+        keep_secrets(url=line.proxy)
         self._proxied = bool(line.proxy)
         self.line = line
         self._manager = _manager(line, connections)
@@ -115,7 +130,10 @@ class Transport:
             if response.status not in _REDIRECTS or not request.follow:
                 return response
             location = response.headers.get("Location", "")
+            began = time.monotonic()
             response.excerpt()
+            if time.monotonic() - began >= self.line.read_timeout:  # eleven of these would be as many timeouts
+                raise NetworkError(f"{redacted_url(request.url)}: no progress within the timeout")
             request = _redirected(request, location)
         raise ProtocolError(f"{redacted_url(request.url)} is the end of more than {MAX_REDIRECTS} redirects")
 
@@ -127,6 +145,7 @@ class Transport:
             pool.close()
 
     def _send(self, request: Request, extra: tuple[tuple[str, str], ...]) -> Response:
+        keep_secrets(url=request.url, headers=request.headers)
         parts = split_url(request.url)
         headers = urllib3.HTTPHeaderDict(request.headers)
         for name, value in (("Accept-Encoding", "identity"), *extra):
@@ -178,11 +197,13 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise UsageError(
-            "the URL cannot be read: check host and port; in a password #, / and ? are %23, %2F and %3F"
-        ) from None
+        parts = None
+    if parts is None:  # said out here, where what was raised, and quotes the URL, is not the error's context
+        raise UsageError("the URL cannot be read: check host and port; in a password #, / and ? are %23, %2F and %3F")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError("the URL is not an absolute http or https one")
+    if not {" ", "\\"}.isdisjoint(parts.netloc):  # browsers read a backslash as the end of the host
+        raise UsageError("the URL's host cannot be told for sure: it holds a space or a backslash")
     if any(ord(char) < ord(" ") or char == "\x7f" for char in url):
         raise UsageError("the URL holds control characters")
     return parts
@@ -212,8 +233,10 @@ def _redirected(request: Request, location: str) -> Request:
         url = urljoin(request.url, location)
         old, new = origin(request.url), origin(url)
     except ValueError:  # UsageError is one: here the mistake is the server's
-        raise ProtocolError(f"{redacted_url(request.url)} redirects to what is no URL") from None
-    if not location or " " in new[1]:
+        url = ""
+    if not url:
+        raise ProtocolError(f"{redacted_url(request.url)} redirects to what is no URL")
+    if not location:
         raise ProtocolError(f"{redacted_url(request.url)} redirects to nowhere")
     if old[0] == "https" and new[0] == "http":
         raise ProtocolError(f"{redacted_url(request.url)} redirects from https to http; refused")
@@ -229,7 +252,11 @@ def _manager(line: Line, connections: int) -> urllib3.PoolManager:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         headers = make_headers(proxy_basic_auth=login)
-        manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
+        keep_secrets(headers=headers.items())
+        try:
+            manager = urllib3.ProxyManager(bare, proxy_headers=headers, maxsize=connections)
+        except urllib3.exceptions.LocationParseError:
+            raise UsageError("the proxy's host is not a host name") from None
     else:
         manager = urllib3.PoolManager(maxsize=connections)
     manager.pool_classes_by_scheme = POOLS

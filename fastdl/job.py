@@ -6,12 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from urllib.request import getproxies_environment
 
 from fastdl.errors import UsageError
-from fastdl.http import environment_proxy
+from fastdl.http import environment_proxy, split_url
 from fastdl.messages import Line
+from fastdl.names import is_safe_name
 from fastdl.redact import printable, redacted_url
 from fastdl.retry import Backoff
 
@@ -106,12 +107,12 @@ def file_name(url: str) -> str:
     """Return the last segment of a URL's path as a file name, decoded unless the URL is a store's literal key.
 
     Raises:
-        UsageError: it is empty, dots only, or holds a separator or control character.
+        UsageError: it is not safe as one, on this system or another, or the URL cannot be read.
     """
     literal = not url.lower().startswith(("http://", "https://"))
-    path = url.partition("://")[2] if literal else unquote(urlsplit(url).path)
+    path = url.partition("://")[2] if literal else unquote(split_url(url).path)
     name = path.rpartition("/")[2]
-    if not name.strip(". ") or not name.isprintable() or set(name) & set("\\:"):
+    if not is_safe_name(name):
         raise UsageError(f"{redacted_url(url)} ends in no file name; give one with -o")
     return name
 

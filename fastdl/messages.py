@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fastdl.digest import Digest  # noqa: TC001 - dataclass fields are looked at when unpickled
 from fastdl.errors import FastdlError  # noqa: TC001
 from fastdl.plan import Plan, Run  # noqa: TC001
+from fastdl.redact import keep_secrets
 from fastdl.validator import Validator  # noqa: TC001
 
 
@@ -28,6 +29,10 @@ class Request:
     method: str = "GET"
     follow: bool = True
     body: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        """Note what must not be shown, whatever the answer quotes; a worker does when it sends what it was given."""
+        keep_secrets(url=self.url, headers=self.headers)
 
 
 @dataclass(frozen=True)

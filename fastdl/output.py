@@ -69,7 +69,7 @@ class Output:
             if size is None:
                 return
             self._reserve(size + STAMP)
-            write_whole(self.fd, self.stamp, size)
+            write_whole(self.fd, self.stamp, size)  # which also gives a sparse file its length
         except OSError as error:
             raise DiskError(f"{self.path}: no room for {size} bytes: {error.strerror}") from None
         self._size = size
@@ -112,13 +112,18 @@ class Output:
     def publish(self, *, fsync: bool) -> None:
         """Give the file its final name, replacing what was there in one step; with ``fsync``, durably.
 
+        Its mode is what the umask leaves of 0666, and no wider than that of the file it replaces.
+
         Raises:
             DiskError: the rename failed; the finished bytes stay in ``OUT.part``, unless they are ``lost``.
         """
         self.check()
         try:
             os.ftruncate(self.fd, self._size or 0)
-            os.fchmod(self.fd, 0o666 & ~_umask())
+            mode = 0o666 & ~_umask()
+            with suppress(FileNotFoundError):
+                mode &= self.path.lstat().st_mode
+            os.fchmod(self.fd, mode)
             if fsync:
                 self._sync()  # which may take minutes: enough for somebody to change the file
             if os.fstat(self.fd).st_size != (self._size or 0) or not is_named(self.fd, self.part_path):
@@ -130,6 +135,18 @@ class Output:
             raise DiskError(
                 f"{self.path}: cannot be published: {error.strerror}; the bytes are kept in {self.part_path}"
             ) from None
+
+    def sync(self) -> None:
+        """Make bytes and names durable, whoever wrote them.
+
+        Raises:
+            DiskError: the disk did not take them all.
+        """
+        try:
+            os.fsync(self.fd)
+            _sync_directory(self.path.parent)
+        except OSError as error:
+            raise DiskError(f"{self.path}: cannot be made durable: {error.strerror}") from None
 
     def discard(self) -> None:
         """Remove the unfinished file if the name still means this run's inode."""
@@ -149,7 +166,7 @@ class Output:
         would tell what the disk holds. Source: Rebello et al., "Can Applications Recover from fsync Failures?", 2020.
         """
         try:
-            os.fdatasync(self.fd)
+            os.fsync(self.fd)  # not fdatasync: permissions, too, shall survive
         except OSError as error:
             self.lost = True
             raise DiskError(f"{self.part_path}: the disk did not keep it: {error.strerror}; start over") from None
@@ -160,7 +177,6 @@ class Output:
         room = os.fstatvfs(self.fd)
         if room.f_bavail * room.f_frsize < length - os.fstat(self.fd).st_blocks * 512:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.ftruncate(self.fd, length)
 
 
 def part_path_of(path: Path) -> Path:

@@ -9,6 +9,8 @@ from fastdl.errors import AccessDenied, Archived, FastdlError, Refused
 if TYPE_CHECKING:
     from fastdl.sources import Source
 
+_GONE = 410
+
 
 class Renewal:
     """Credentials are renewed once for all orders that carry the old ones; orders are numbered as they are given."""
@@ -35,6 +37,8 @@ class Renewal:
         if learnt:
             self._renewed_after = newest
         denied = isinstance(explained, AccessDenied) and not isinstance(explained, Archived)
+        # Where a redirect led may be gone for good, while the redirect by now leads elsewhere.
+        denied |= isinstance(error, Refused) and error.status == _GONE
         return explained, learnt or (denied and self._renewed(number, newest))
 
     def _renewed(self, number: int, newest: int) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.errors import IntegrityError
 from fastdl.plan import Run
-from fastdl.votes import Answers, Votes, named
+from fastdl.votes import Answers, Votes, named, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,17 +76,24 @@ def repair(
     return verify()
 
 
-def settle(plan: Plan, checkpoint: Checkpoint, fetch: Callable[[Answers], None], votes: Votes, budget: int) -> None:
-    """Fetch parts whose answers differ until one digest came twice, with at most ``budget`` bytes.
+def settle(
+    plan: Plan, checkpoint: Checkpoint | None, fetch: Callable[[Answers], None], votes: Votes, budget: int
+) -> int:
+    """Fetch parts whose answers differ until one digest came twice, with at most ``budget`` bytes; return what is left.
 
     What is settled is stored, and marked in ``checkpoint``; what is not is unmarked, and still undecided in ``votes``.
+    Without a checkpoint nothing is stored.
     """
     for _ in range(_ROUNDS):
         wanted = votes.undecided
-        budget -= sum(map(plan.nbytes, wanted))
-        if not wanted or budget < 0:
+        cost = sum(plan.part(index).nbytes for index in wanted)
+        if not wanted or budget < cost:
             break
-        for run in wanted:
-            for index in range(run.first, run.stop):
-                checkpoint.clear(index)
-        fetch(Answers(votes, wanted, checkpoint.mark))
+        budget -= cost
+        if checkpoint is None:
+            fetch(Answers(votes, runs_of(wanted)))
+            continue
+        for index in wanted:
+            checkpoint.clear(index)
+        fetch(Answers(votes, runs_of(wanted), checkpoint.mark))
+    return budget

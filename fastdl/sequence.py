@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
-from fastdl.errors import Archived, IntegrityError, NotFound, ObjectChanged, UsageError, disk_errors
+from fastdl.errors import Archived, DiskError, IntegrityError, NotFound, ObjectChanged, UsageError, disk_errors
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
 from fastdl.http import Transport
@@ -22,7 +22,7 @@ from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe, why_not_same
 from fastdl.progress import ProgressEvent, Teller
 from fastdl.proof import Claims, verify, worth_comparing
-from fastdl.redact import printable
+from fastdl.redact import printable, without_secrets
 from fastdl.result import DownloadResult, Fetched
 from fastdl.retry import Attempts
 from fastdl.transfer import Transfer
@@ -210,6 +210,12 @@ class Download:
             except IntegrityError:
                 checkpoint.remove()  # records and file agree on what is wrong: the next run starts over
                 raise
+        if self._job.fsync:  # the run that published it may have died before it did that, or not been asked to
+            try:
+                output.sync()
+            except DiskError:
+                checkpoint.remove()  # it would be believed the next time: the kernel shows what the disk refused
+                raise
         return self._finish(found, checkpoint, plan, integrity)
 
     def _finish(self, found: Probe, checkpoint: Checkpoint, plan: Plan, integrity: str) -> DownloadResult:
@@ -219,6 +225,8 @@ class Download:
         elif not found.ranged or not checkpoint.complete:
             log.warning("%s: no records to keep: the server gave it in one piece", self._job.path)
             checkpoint.remove()
+        else:
+            checkpoint.keep()
         self._teller.tell(self._fetched.size or 0, 0, final=True)
         return self._result(found, plan, integrity)
 
@@ -228,7 +236,7 @@ class Download:
             path=self._job.path,
             url=self._source.shown,
             size=self._fetched.size or 0,
-            etag=found.info.validator.etag,
+            etag=without_secrets(found.info.validator.etag),
             crc64=fetched.crc64,
             integrity=integrity,
             part_size=plan.part_size,

@@ -175,8 +175,8 @@ class Slot:
     def _break(self, response: Response | None) -> None:
         if response is not None:
             response.abort()
-        elif self._thread is not None:
-            break_asking(self._thread.ident)
+        else:
+            break_asking(None if self._thread is None else self._thread.ident)
 
     def _run(self) -> None:
         while (given := self._orders.get()) is not None:
@@ -209,7 +209,8 @@ class Slot:
         if isinstance(order, Rehash):
             reader = make_reader(self._descriptor(order.output), order.plan.size, WINDOW)
             rehash(order.plan, order.run, reader, self)
-        elif self._span is not None:
+        else:
+            assert self._span is not None  # noqa: S101 - _begin made it
             self._span.run(response)
 
     def _tell(self, first: int, digests: tuple[Digest, ...], *, finished: bool, error: FastdlError | None) -> None:

@@ -37,7 +37,7 @@ class Steering:
         self._schedule = schedule
         self._limit = limit
         self._stall = line.read_timeout
-        self._abort_patience = ABORT_PATIENCE + line.connect_timeout  # what is not connected yet cannot be broken
+        self._abort_patience = ABORT_PATIENCE + line.connect_timeout  # a TLS handshake cannot be broken
         self._limit_rate = limit_rate
         self._watches = Watches()
         self._machine = Machine()

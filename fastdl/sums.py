@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _GNU = re.compile(r"(\\?)([0-9a-f]{8,128})(?: \*|[ \t]+)(.+)", re.ASCII | re.IGNORECASE)
 _BSD = re.compile(r"(\\?)([a-z][a-z0-9/_-]{1,20}) ?\((.+)\) ?= ?([0-9a-f]{8,128})", re.ASCII | re.IGNORECASE)
 _BARE = re.compile(r"[0-9a-f]{8,128}", re.ASCII | re.IGNORECASE)
+_MARK = b"\xef\xbb\xbf"  # of byte order, which some editors of Windows put before UTF-8
 _ESCAPED = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 _BY_LENGTH = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}  # of hexadecimal digits
 # What the name of a checksum file may say. A name that stands in another one comes after it.
@@ -39,10 +41,11 @@ def find_digests(
     Raises:
         UsageError: no line is about the object, or two contradict each other.
     """
-    lines = [line.removesuffix("\r") for line in content.decode("utf-8", "surrogateescape").split("\n")]
+    text = content.removeprefix(_MARK).decode("utf-8", "surrogateescape")
+    lines = [line.removesuffix("\r") for line in text.split("\n") if line]
     written = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if len(written) == 1 and _BARE.fullmatch(written[0]):
-        found = list(_expected(_by_name(written[0], file_name), written[0]))
+        found = list(_expected(_by_name(len(written[0]), file_name), written[0]))
     else:
         found = _best(lines, file_name, path, own_name)
     if not found:
@@ -74,7 +77,7 @@ def _entry(line: str, file_name: str) -> Iterator[tuple[str, Expected]]:
         algorithm = re.sub(r"[/_]", "-", tag.lower()).replace("sha2-", "sha").replace("sha-", "sha")
     elif match := _GNU.fullmatch(line):
         escaped, value, name = match.groups()
-        algorithm = _by_name(value, file_name)
+        algorithm = _by_name(len(value), file_name)
     else:
         return
     if escaped:
@@ -83,18 +86,25 @@ def _entry(line: str, file_name: str) -> Iterator[tuple[str, Expected]]:
         yield name, expected
 
 
-def _by_name(value: str, file_name: str) -> str:
-    """Tell the algorithm by the name of the checksum file, if such a digest is as long, else by the length."""
+@functools.lru_cache(maxsize=256)
+def _by_name(length: int, file_name: str) -> str:
+    """Tell the algorithm of so many digits: by the name of the checksum file, if such a digest is as long, or alone."""
     file_name = file_name.lower().replace("_", "-")
     for name, algorithm in _BY_NAME.items():
-        if name in file_name and is_known(algorithm) and len(make_hasher(algorithm).hexdigest()) == len(value):
+        if name in file_name and _length_of(algorithm) == length:
             return algorithm
-    return _BY_LENGTH.get(len(value), "")
+    return _BY_LENGTH.get(length, "")
 
 
 def _expected(algorithm: str, value: str) -> Iterator[Expected]:
-    if is_known(algorithm) and len(make_hasher(algorithm).hexdigest()) == len(value):
+    if _length_of(algorithm) == len(value):
         yield Expected(algorithm, value.lower())
+
+
+@functools.lru_cache(maxsize=256)
+def _length_of(algorithm: str) -> int:
+    """Return how many digits a digest has; 0 if it cannot be computed here."""
+    return len(make_hasher(algorithm).hexdigest()) if is_known(algorithm) else 0
 
 
 def _agreement(name: str, path: Sequence[str], own_name: str) -> float:

@@ -87,7 +87,11 @@ class Transfer:
                 self._fetch_ranges(follower)
             else:
                 self._fetch_stream(follower)
-            return self._prove(follower)
+            proven = self._prove(follower)
+        response = self._found.response
+        if proven == "none" and response is not None and response.ended_by_nothing:
+            log.warning("%s: only the end of the connection tells that these bytes are all", self._shown)
+        return proven
 
     def _prove(self, follower: Follower) -> str:
         """Judge the whole, and repair it if need be; should this run be killed meanwhile the next one is told of it."""

@@ -29,7 +29,11 @@ def translated(url: str) -> Iterator[None]:
     except FastdlError:
         raise
     except FOREIGN as error:
-        raise translation(error, url) from None
+        failure = translation(error, url)
+        try:
+            raise failure from None
+        finally:
+            failure.__context__ = None  # it may quote a server that quotes a secret
 
 
 def translation(error: Exception, url: str) -> FastdlError:  # noqa: PLR0911 - one for each kind of foreign error

@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING
 from fastdl.plan import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from fastdl.digest import Digest
 
 
 class Votes:
-    """The digests that each part came with; ``first`` tells those that are known already.
+    """The digests that each part came with; ``first`` tells those that are known already, ``undecided`` the doubted.
 
     Only parts whose answers differ take memory. A part is *disputed* once two answers differ, and *settled* once one
     digest came twice; the bytes of the digest that came last are then those that won.
     """
 
-    def __init__(self, first: Callable[[int], Digest]) -> None:
+    def __init__(self, first: Callable[[int], Digest], undecided: Collection[int] = ()) -> None:
         self._first = first
-        self._answers: dict[int, list[Digest]] = {}
-        self.disputed: set[int] = set()  # every part that ever was
-        self.replaced: set[int] = set()  # those settled against their first digest
+        self._answers = {index: [first(index)] for index in undecided}
+        self.disputed = set(undecided)  # every part that ever was
+        self.replaced: dict[int, Digest] = {}  # what those were settled to that were settled against their first digest
 
     def hear(self, index: int, digest: Digest) -> bool:
         """Count one more answer about part ``index``; tell whether the part is settled now, by this very digest."""
         answers = self._answers.setdefault(index, [self._first(index)])
         if digest in answers:
             if digest != answers[0]:
-                self.replaced.add(index)
+                self.replaced[index] = digest
             del self._answers[index]
             return True
         answers.append(digest)
@@ -38,9 +38,9 @@ class Votes:
         return False
 
     @property
-    def undecided(self) -> list[Run]:
-        """The runs of parts whose answers all differ, in order."""
-        return runs_of(self._answers)
+    def undecided(self) -> set[int]:
+        """The parts whose answers all differ."""
+        return set(self._answers)
 
 
 class Answers:

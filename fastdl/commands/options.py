@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,11 +10,14 @@ import click
 
 from fastdl.errors import UsageError
 from fastdl.plan import parse_size
+from fastdl.redact import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Option: TypeAlias = Callable[[Any], Any]
+
+_MOST_HEADERS = 64 * 1024  # bytes of one file; no server takes more
 
 
 class Size(click.ParamType[int]):
@@ -40,14 +44,14 @@ def several(*options: Option) -> Option:
     return decorate
 
 
-def parse_headers(_ctx: click.Context, _param: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
-    """Read the lines of ``-H``.
+def parse_headers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Read what came with ``-H``: headers, and files of headers, whose values nobody sees who lists processes.
 
     Raises:
-        UsageError: one has no colon or no name.
+        UsageError: one has no colon or no name, or a file cannot be read.
     """
     headers: dict[str, str] = {}
-    for line in lines:
+    for line in itertools.chain.from_iterable(map(_header_lines, given)):
         name, colon, value = line.partition(":")
         if not colon or not name.strip():
             raise UsageError("a header is written as in 'Name: value'")
@@ -55,13 +59,27 @@ def parse_headers(_ctx: click.Context, _param: click.Parameter, lines: tuple[str
     return headers
 
 
+def _header_lines(given: str) -> list[str]:
+    """Return one header, or all of a file named as ``@FILE``, ``@-`` being standard input."""
+    if not given.startswith("@"):
+        return [given]
+    try:
+        with click.open_file(given[1:], encoding="latin-1") as file:  # what any bytes of a header are
+            text = file.read(_MOST_HEADERS + 1)
+    except OSError as error:
+        raise UsageError(f"file of headers {printable(given[1:])}: {error.strerror}") from None
+    if len(text) > _MOST_HEADERS:
+        raise UsageError(f"file of headers {printable(given[1:])}: more than {_MOST_HEADERS} bytes")
+    return [line for line in text.split("\n") if line.strip()]
+
+
 request_options = several(
     click.option(
         *("-H", "--header", "headers"),
         multiple=True,
-        metavar="NAME: VALUE",
+        metavar="NAME: VALUE|@FILE",
         callback=parse_headers,
-        help="Header to send; repeatable.",
+        help="Header to send, or a file with one a line (@- is standard input); repeatable.",
     ),
 )
 line_options = several(

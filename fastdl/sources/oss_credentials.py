@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from alibabacloud_oss_v2.types import Credentials
 
 from fastdl.errors import AccessDenied, FastdlError, UsageError
-from fastdl.redact import printable
+from fastdl.redact import keep_secrets, printable
 from fastdl.sources import oss_roles
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Login:
             raise AccessDenied("the credentials hold characters that no key has")
         if not fresh.has_keys():
             raise AccessDenied("the credential provider gave no key")
+        keep_secrets(fresh.access_key_secret, fresh.security_token or "")
         return fresh
 
 

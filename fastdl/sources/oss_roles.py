@@ -23,7 +23,7 @@ from fastdl.connections import patience
 from fastdl.errors import AccessDenied, NetworkError, UsageError
 from fastdl.http import Transport, environment_proxy, split_url
 from fastdl.messages import Line, Request
-from fastdl.redact import printable
+from fastdl.redact import keep_secrets, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,6 +117,7 @@ def _assume(form: dict[str, str], sts: str, secret: str = "") -> Credentials:
     form["Timestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if secret:
         form["Signature"] = signature("POST", form, secret)
+    keep_secrets(*(form[name] for name in ("OIDCToken", "SecurityToken", "Signature") if name in form))
     headers = (("Content-Type", "application/x-www-form-urlencoded"),)
     url = sts or STS
     request = Request(f"{url}/", headers, "POST", follow=False, body=urlencode(form).encode())
@@ -133,6 +134,7 @@ def _ask(request: Request, line: Line, what: str) -> bytes:
         NetworkError: there was none, several times.
     """
     transport = Transport(line, 1)
+    began = time.monotonic()
     try:
         for pause in _PAUSES:
             try:
@@ -147,6 +149,8 @@ def _ask(request: Request, line: Line, what: str) -> bytes:
                 if status < _FIRST_FAILING:
                     raise AccessDenied(f"{what} gave no credentials: status {status}{_reason(body)}")
                 failure = NetworkError(f"{what} fails: status {status}{_reason(body)}")
+            if time.monotonic() - began >= line.read_timeout:  # who is silent for that long is not only hurried
+                break
             time.sleep(pause)
     finally:
         transport.close()

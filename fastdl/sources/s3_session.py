@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from fastdl.errors import AccessDenied, UsageError
 from fastdl.http import split_url
-from fastdl.redact import printable
+from fastdl.redact import keep_secrets, printable
 
 try:
     import botocore
@@ -54,10 +54,7 @@ class S3Session:
         self._region = region or os.environ.get("AWS_REGION") or None
         self._addressing = addressing
         self.sign = sign
-        try:
-            self._session = Session(profile=self._profile)
-        except (BotoCoreError, ValueError) as error:
-            raise UsageError(f"s3://: {printable(str(error))}") from None
+        self._session = Session(profile=self._profile)  # reads no file yet
 
     def place(self, bucket: str, key: str, region: str | None = None) -> Place:
         """Return where an object is; ``region`` is one that the store named.
@@ -127,7 +124,9 @@ def signed(
         Exception: the credentials, which refresh themselves when they are due, could not; the text may hold a secret.
     """
     request = AWSRequest(method, url, dict(headers))
-    signer = _Signer(credentials.get_frozen_credentials(), "s3", region)
+    frozen = credentials.get_frozen_credentials()
+    keep_secrets(frozen.secret_key, frozen.token or "")
+    signer = _Signer(frozen, "s3", region)
     signer.offset = timedelta(seconds=clock_offset)
     signer.add_auth(request)
     return tuple((str(name), str(value)) for name, value in request.headers.items())

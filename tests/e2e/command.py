@@ -13,13 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
+import fastdl
 from tests.servers.scripted import Exchange, Handler, short_206
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PATIENCE = 20.0  # seconds until a command counts as hanging; only failing tests ever take as long
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")  # what a Python may need to start at all
+# What a Python may need to start at all; the last one only if scripts/coverage measures.
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+_PACKAGES = str(Path(fastdl.__file__).parents[1])  # of the very fastdl that the tests import
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def running(
     """Start ``fastdl ARGUMENTS`` in ``cwd``; at the end of the block it is killed if it still runs."""
     command = [sys.executable, "-m", "fastdl", *map(str, arguments), *(["--json"] if as_json else [])]
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    environment |= {"HOME": str(cwd), "LC_ALL": "C.UTF-8", **(variables or {})}
+    environment |= {"PYTHONPATH": _PACKAGES, "HOME": str(cwd), "LC_ALL": "C.UTF-8", **(variables or {})}
     with TemporaryFile() as out, TemporaryFile() as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment)
         try:

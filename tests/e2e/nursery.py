@@ -8,6 +8,7 @@ killed command leaves behind, so that the end of *every* process of a run is an 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from fastdl.__main__ import run
+from fastdl.retry import Backoff
 from tests.fault.seccomp import watch_me
 
 if TYPE_CHECKING:
@@ -31,7 +33,12 @@ GONE = 2.0  # seconds that workers may outlive their command
 _ROOT = Path(__file__).resolve().parents[2]
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER. Source: prctl(2)
 _GLANCE = 0.002  # seconds between looks at children that offer no event
-_IMPORTS = ("fastdl.api", "fastdl.cli", "fastdl.commands.get", "fastdl.kept", "fastdl.prefork")  # as a download does
+# As a download does, and a look; the last two are click's and Python's own, for the first short flag and host name.
+_IMPORTS = (
+    *("fastdl.api", "fastdl.cli", "fastdl.commands.get", "fastdl.commands.verify", "fastdl.kept", "fastdl.prefork"),
+    *("fastdl.repair", "fastdl.verification", "difflib", "encodings.idna"),
+)
+_BACKING_OFF = ("fastdl.api", "fastdl.verification")  # who calls make_backoff
 # What a command may inherit; a test's own variables come beside it.
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "LC_ALL")
 
@@ -110,12 +117,12 @@ class Born:
 class Nursery:
     """The process that forks; :func:`nursery` starts and ends it. For one thread."""
 
-    def __init__(self, folder: Path, gone: float) -> None:
+    def __init__(self, folder: Path, gone: float, backoff: float | None) -> None:
         self._folder = folder
         self._gone = gone
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.nursery"],
+            [sys.executable, "-m", "tests.e2e.nursery", *([] if backoff is None else [str(backoff)])],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -182,13 +189,14 @@ class Nursery:
 
 
 @contextmanager
-def nursery(folder: Path, *, gone: float = GONE) -> Iterator[Nursery]:
+def nursery(folder: Path, *, gone: float = GONE, backoff: float | None = None) -> Iterator[Nursery]:
     """Have commands forked until the end of the block; what they print lands in ``folder``.
 
-    ``gone`` is for how many seconds workers may outlive their command.
+    ``gone`` is for how many seconds workers may outlive their command, ``backoff`` how many commands wait after a
+    failure, to begin with, for tests of what they do after that.
     """
     folder.mkdir(exist_ok=True)
-    keeper = Nursery(folder, gone)
+    keeper = Nursery(folder, gone, backoff)
     try:
         yield keeper
     finally:
@@ -212,6 +220,9 @@ def _live(order: dict[str, Any]) -> NoReturn:
         os.close(fd)
     os.chdir(order["cwd"])
     os.environ.update(order["variables"])
+    for number in (signal.SIGHUP, signal.SIGTERM):  # a campaign under nohup ignores the first
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and one in the background of a shell this
     sys.argv[:] = ["fastdl", *order["arguments"]]
     if order["judge"] is not None:
         watch_me(order["judge"])
@@ -241,6 +252,10 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
     for module in _IMPORTS:
         importlib.import_module(module)
+    if len(sys.argv) > 1:
+        _wait_less(float(sys.argv[1]))
+    gc.collect()
+    gc.freeze()  # what is shared with commands stays shared while nobody walks through it
     orders = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     for line in orders:
@@ -249,6 +264,16 @@ def main() -> None:
         answers.write(json.dumps(answer).encode() + b"\n")
     for pid in _children():
         os.kill(pid, signal.SIGKILL)
+
+
+def _wait_less(base: float) -> None:
+    """Let the waits between attempts begin at ``base`` seconds; how often is tried stays the command's."""
+
+    def hurried(retry: int) -> Backoff:
+        return Backoff(attempts=retry + 1, base=base)
+
+    for name in _BACKING_OFF:
+        vars(importlib.import_module(name))["make_backoff"] = hurried
 
 
 def _children() -> list[int]:

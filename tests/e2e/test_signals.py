@@ -13,17 +13,18 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import fastdl
 from tests.e2e.partial import bits, checkpoint_of, leftovers, marked
 from tests.e2e.processes import PATIENCE, program, run, running, running_any, wait_until
 from tests.servers.scripted import Exchange, Pattern, ranged, serving, stall_after, stall_before_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.servers.wire import Server
 
@@ -122,6 +123,19 @@ def test_ctrl_c_reaches_the_whole_group(scene: Scene) -> None:
         command.wait_gone()
         assert command.stderr == "fastdl: stopped by SIGINT; run again to resume\n"
     scene.resume()
+
+
+def test_ctrl_c_while_the_command_still_imports(tmp_path: Path) -> None:
+    """Nothing has begun, so nothing is said: the process ends as by any signal, and not in a traceback."""
+    (tmp_path / "click.py").write_text("import os, signal; open(os.environ['UP'], 'w').close(); signal.pause()")
+    up = tmp_path / "up"
+    with running(
+        tmp_path, "--help", environment={"PYTHONPATH": f"{tmp_path}:{Path(fastdl.__file__).parents[1]}", "UP": str(up)}
+    ) as command:
+        command.wait_until(up.exists)
+        os.kill(command.pid, signal.SIGINT)
+        assert command.wait() == -signal.SIGINT
+        assert command.stderr == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -8,12 +8,14 @@ import os
 import random
 import shutil
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from fastcrc import crc64
 
 import fastdl
+from fastdl.checkpoint import open_checkpoint
 from fastdl.errors import UsageError
 from tests.e2e.partial import checkpoint_of, leftovers
 from tests.e2e.processes import run, running
@@ -217,6 +219,60 @@ def test_a_wrong_answer_does_not_spoil_a_repair(folder: Path) -> None:
         result = fastdl.verify(path, server.url(), repair=True)
     assert (result.good, result.parts_repaired, path.read_bytes()) == (True, (5,), DATA)
     assert result.bytes_fetched == 2 * PART
+
+
+def test_one_answer_alone_overwrites_nothing(folder: Path) -> None:
+    """Without records a part that comes otherwise each time is no reason to touch a file that may be right."""
+    answers: list[int] = []
+
+    def handle(exchange: Exchange) -> None:
+        exchange.otherwise = PLAIN
+        if exchange.request.range is None or exchange.request.range[0] > 0 or exchange.request.range[1] == 1:
+            PLAIN(exchange)
+            return
+        answers.append(len(answers))
+        flipped(answers[-1])(exchange)
+
+    with serving(handle) as server:
+        path = written(folder)
+        result = fastdl.verify(path, server.url(), repair=True, connections=1, workers=1)
+    assert (result.good, result.parts_bad, result.parts_repaired) == (False, (0,), ())
+    assert len(answers) > 2
+    assert path.read_bytes() == DATA
+
+
+def test_answers_of_which_no_two_agree_repair_nothing(folder: Path) -> None:
+    """The part is named as bad, and stays bad to the next look: nobody knows what is right."""
+    begun: list[int] = []
+
+    def handle(exchange: Exchange) -> None:
+        exchange.otherwise = PLAIN
+        number = exchange.request.number
+        (flipped(number) if begun and number > begun[0] else PLAIN)(exchange)
+
+    with serving(handle) as server:
+        path = kept(folder, server.url())
+        damage(path, 5)
+        begun.append(len(server.log) + 1)  # that one asks for one byte
+        result = fastdl.verify(path, server.url(), repair=True)
+    assert (result.good, result.parts_bad, result.parts_repaired, result.integrity) == (False, (5,), (), "length")
+    assert [each for each in range(PARTS) if path.read_bytes()[each * PART :][:PART] != DATA[each * PART :][:PART]] == [
+        5
+    ]
+    assert fastdl.verify(path).parts_bad == (5,)
+
+
+def test_records_in_doubt_are_not_believed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are of a download that was found wrong: the bytes are compared with the store's instead."""
+    with serving(PLAIN) as server:
+        path = kept(folder, server.url())
+        with closing(open_checkpoint(path.with_name("object.cp"))) as records:
+            records.doubt(doubted=True)
+        result = fastdl.verify(path, server.url())
+        assert (result.good, result.integrity, result.bytes_fetched) == (True, "bytes", SIZE)
+        assert f"{path}: its records are not used: they are of a download that was found wrong" in caplog.messages
+        with pytest.raises(UsageError, match="holds no good records"):
+            fastdl.verify(path)
 
 
 def test_killed_while_it_repairs(folder: Path, tmp_path: Path) -> None:

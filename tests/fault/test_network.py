@@ -471,8 +471,9 @@ def test_n20_one_refusal_of_all_connections_is_one(tmp_path: Path, wish: dict[st
     assert outcome.last["retries"] >= 7
 
 
-def test_n21_a_redirect_whose_target_expired_is_asked_for_again(tmp_path: Path) -> None:
-    """A 403 from where a redirect led sends the next request back to the user's own URL, once."""
+@pytest.mark.parametrize("code", [403, 410])
+def test_n21_n26_a_redirect_whose_target_expired_is_asked_for_again(tmp_path: Path, code: int) -> None:
+    """A 403 or 410 from where a redirect led sends the next request back to the user's own URL, once."""
     dead = threading.Event()
 
     def origin(exchange: Exchange) -> None:
@@ -480,7 +481,7 @@ def test_n21_a_redirect_whose_target_expired_is_asked_for_again(tmp_path: Path) 
 
     def first(exchange: Exchange) -> None:
         if dead.is_set():
-            exchange.reply(403)
+            exchange.reply(code)
             return
         dead.set()
         exchange.otherwise = ranged(DATA)
@@ -546,7 +547,7 @@ def test_n28_every_connection_that_is_closed_while_idle_is_replaced(tmp_path: Pa
 
     handler = script({1: scripted.short_206(PART)}, otherwise=closing)
     with serving(handler) as server:
-        result = fetch(server, tmp_path, retry=0)
+        result = fetch(server, tmp_path, retry=0, read_timeout=10)
         assert result.retries == 0
 
 

@@ -89,7 +89,7 @@ class Lives(RuleBasedStateMachine):
         self.parts = 0  # 0: nothing usable is in the file
         self.marks: dict[int, Digest] = {}
 
-    @rule(parts=st.integers(1, 40))
+    @rule(parts=st.integers(2, 40))
     def begin(self, parts: int) -> None:
         """Start a download."""
         self.checkpoint.begin(header(parts))
@@ -138,7 +138,7 @@ class Lives(RuleBasedStateMachine):
             del self.marks[index]
         self.reopen()
 
-    @rule(parts=st.integers(1, 40), after=st.integers(0, 2), torn=st.integers(0, 2 * SLOT))
+    @rule(parts=st.integers(2, 40), after=st.integers(0, 2), torn=st.integers(0, 2 * SLOT))
     def crash_in_begin(self, parts: int, after: int, torn: int) -> None:
         """Be killed while starting anew: the old marks are all there, or none is."""
         with pytest.raises(Crash), killed(after, torn):

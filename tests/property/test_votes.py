@@ -25,18 +25,19 @@ def test_a_part_is_settled_by_what_came_twice(answers: list[tuple[int, int]]) ->
     """Counted by hand: settled exactly when the newest answer had come before, and not earlier."""
     votes = Votes(lambda _: digest(0))
     heard = {index: [0] for index in range(6)}
-    disputed, replaced = set(), set()
+    disputed: set[int] = set()
+    replaced: dict[int, Digest] = {}
     for index, value in answers:
         settled = value in heard[index]
         assert votes.hear(index, digest(value)) == settled
         if settled:
-            replaced |= {index} if value != heard[index][0] else set()
+            replaced |= {index: digest(value)} if value != heard[index][0] else {}
             heard[index] = [0]
         else:
             heard[index].append(value)
             disputed.add(index)
     assert (votes.disputed, votes.replaced) == (disputed, replaced)
-    assert votes.undecided == runs_of(index for index, values in heard.items() if len(values) > 1)
+    assert votes.undecided == {index for index, values in heard.items() if len(values) > 1}
 
 
 @given(ANSWERS)
@@ -70,7 +71,15 @@ def test_answers_that_are_only_compared_are_not_stored() -> None:
     answers = Answers(votes, [Run(0, 2)])
     answers.mark(0, digest(0))
     answers.mark(1, digest(1))
-    assert (answers.store, votes.disputed, votes.undecided) == (False, {1}, [Run(1, 2)])
+    assert (answers.store, votes.disputed, votes.undecided) == (False, {1}, {1})
+
+
+def test_a_part_that_is_doubted_from_the_start_takes_one_answer() -> None:
+    """Its first digest is what is wanted: the same once more settles it, another one does not."""
+    votes = Votes(digest, undecided=[3, 4])
+    assert (votes.undecided, votes.disputed) == ({3, 4}, {3, 4})
+    assert (votes.hear(3, digest(3)), votes.hear(4, digest(9))) == (True, False)
+    assert (votes.undecided, votes.replaced) == ({4}, {})
 
 
 def test_names_for_people() -> None:

@@ -125,3 +125,14 @@ def test_nobody_listens_anywhere(resolved: dict[str, list[str]]) -> None:
     resolved[NAME] = ["127.0.0.4", "127.0.0.5"]
     with pytest.raises(NetworkError):
         Transport(Line(), 1).open(Request(f"http://{NAME}:9/"))
+
+
+def test_a_dot_at_the_end_of_a_name_is_for_the_resolver(resolved: dict[str, list[str]], port: int) -> None:
+    """It keeps the resolver from trying other names behind this one."""
+    resolved[f"{NAME}."] = ["127.0.0.1"]
+    transport = Transport(Line(), 1)
+    response = transport.open(Request(f"http://{NAME}.:{port}/"))
+    response.abort()
+    transport.close()
+    with pytest.raises(NetworkError, match="cannot be resolved"):
+        Transport(Line(), 1).open(Request(f"http://{NAME}:{port}/"))

@@ -22,10 +22,12 @@ from fastcrc import crc64
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastdl import checkpoint as module
 from fastdl.checkpoint import open_checkpoint
 from fastdl.digest import Digest
 from fastdl.errors import Busy, DiskError
 from fastdl.header import SLOT, Header, Stored, identity_digest
+from fastdl.locks import lock
 from fastdl.plan import Plan, Run
 from fastdl.validator import Validator
 
@@ -230,7 +232,10 @@ def test_of_two_valid_slots_the_younger_counts(path: Path) -> None:
         assert checkpoint.stored.generation == 5
 
 
-@pytest.mark.parametrize("foreign", [b"a user's own file", b"\xff" * 3 * SLOT, bytes(SLOT) + b"x", b"otherCP!" * 4096])
+@pytest.mark.parametrize(
+    "foreign",
+    [b"a user's own file", b"\xff" * 3 * SLOT, bytes(SLOT) + b"x", bytes(2 * SLOT) + b"x", b"otherCP!" * 4096],
+)
 def test_a_file_that_never_was_a_checkpoint_is_left_alone(path: Path, foreign: bytes) -> None:
     """A name that the user gave by mistake, or had already, costs nobody a file."""
     path.write_bytes(foreign)
@@ -250,6 +255,7 @@ def test_a_file_that_never_was_a_checkpoint_is_left_alone(path: Path, foreign: b
         lambda data: data[:1],
         lambda data: b"\xff" * SLOT + data[SLOT:-1],
         lambda data: b"fas" + bytes(len(data) - 3),
+        lambda data: (bytes(SLOT - 8) + data[SLOT - 8 : SLOT]) * 2 + bytes(len(data) - 2 * SLOT),
         lambda data: forge(data[:SLOT], 8, struct.pack("<I", 2)) * 2 + data[2 * SLOT :],
         lambda data: forge(data[:SLOT], 8, struct.pack(">I", 1)) * 2 + data[2 * SLOT :],
         lambda data: forge(data[:SLOT], 24, struct.pack("<Q", 101)) * 2 + data[2 * SLOT :],
@@ -391,3 +397,265 @@ def test_a_full_disk_costs_resumability_and_not_the_download(path: Path, caplog:
     assert "the download goes on" in caplog.text
     with closing(open_checkpoint(path)) as checkpoint:
         assert checkpoint.runs()[0] == [Run(0, 1)]
+
+
+@pytest.mark.parametrize(("nbytes", "brief"), [(8 * 2**20, True), (8 * 2**20 + 1, False)])
+def test_one_small_part_is_recorded_only_to_be_kept(path: Path, nbytes: int, *, brief: bool) -> None:
+    """Its mark would need a sync that takes longer than the part: it is written when the records are to stay."""
+    header = replace(HEADER, plan=Plan(nbytes, nbytes))
+    synced: list[int] = []
+    with patch.object(os, "fsync", synced.append), closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(header)
+        assert bool(synced) != brief
+        checkpoint.mark(0, DIGESTS[0])
+        assert checkpoint.complete
+        assert any(path.read_bytes()[2 * SLOT :]) != brief
+        checkpoint.keep()
+        assert synced
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert (checkpoint.complete, checkpoint.digest(0)) == (True, DIGESTS[0])
+
+
+def test_records_that_cannot_be_kept_are_warned_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The file they are of is published already."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(replace(HEADER, plan=Plan(10, 10)))
+        checkpoint.mark(0, DIGESTS[0])
+        with caplog.at_level(logging.WARNING, "fastdl"), no_file_longer_than(SLOT):
+            checkpoint.keep()
+    assert caplog.messages == [f"{path}: File too large; the records are incomplete"]
+
+
+def test_marks_are_about_the_file_with_the_stamp_only(path: Path) -> None:
+    """And a checkpoint without a mark is about none: there is nothing to resume from."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert not checkpoint.is_about(STAMP)
+        checkpoint.begin(HEADER)
+        assert not checkpoint.is_about(STAMP)
+        checkpoint.mark(9, DIGESTS[9])
+        assert checkpoint.is_about(STAMP)
+        assert not checkpoint.is_about(bytes(16))
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.is_about(STAMP)
+
+
+def test_complete_means_every_part(path: Path) -> None:
+    """Not one less, and not a new checkpoint, which knows of no part at all."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        seen = [checkpoint.complete]
+        checkpoint.begin(HEADER)
+        for index in range(10):
+            seen.append(checkpoint.complete)
+            checkpoint.mark(index, DIGESTS[index])
+        seen.append(checkpoint.complete)
+        checkpoint.clear(4)
+        seen.append(checkpoint.complete)
+    assert seen == [False] * 11 + [True, False]
+
+
+def test_a_new_object_is_not_doubted(path: Path) -> None:
+    """Doubt is what an earlier run left, or this one noted."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        seen = [checkpoint.doubted]
+        checkpoint.begin(HEADER)
+        seen.append(checkpoint.doubted)
+        checkpoint.doubt(doubted=True)
+        seen.append(checkpoint.doubted)
+    assert seen == [False, False, True]
+
+
+def test_doubt_that_cannot_be_written_is_an_error(path: Path) -> None:
+    """Who goes on to repair without it would leave a file that the next run takes for good."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(HEADER)
+        with no_file_longer_than(0), pytest.raises(DiskError) as caught:
+            checkpoint.doubt(doubted=True)
+        assert str(caught.value) == f"{path}: File too large"
+        assert not checkpoint.doubted
+
+
+@pytest.mark.parametrize("index", [0, 7, 8, 9, 39_999])
+def test_marking_and_clearing_touch_the_parts_own_bytes_only(path: Path, index: int) -> None:
+    """The record before the bit, the bit back before the record; what was before comes back to the byte."""
+    header = replace(HEADER, plan=Plan(400_000, 10))
+    at = struct.pack("<QQ", 3, 4)
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(header)
+        before = path.read_bytes()
+        assert len(before) == 4 * SLOT + 16 * 40_000
+        writes: list[int] = []
+        really = os.pwrite
+
+        def noted(fd: int, piece: bytes, to: int) -> int:
+            writes.append(to)
+            return really(fd, piece, to)
+
+        with patch.object(os, "pwrite", noted):
+            checkpoint.mark(index, Digest(3, 4))
+            marked = path.read_bytes()
+            checkpoint.clear(index)
+        after = path.read_bytes()
+    bit, record = 2 * SLOT + index // 8, 4 * SLOT + 16 * index
+    assert writes == [record, bit, bit, record]
+    expected = bytearray(before)
+    expected[bit] = 1 << index % 8
+    expected[record : record + 16] = at
+    assert (marked, after) == (bytes(expected), before)
+
+
+def test_clearing_leaves_the_neighbours(path: Path) -> None:
+    """Eight marks share a byte."""
+    data = write(path, *range(10))
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.clear(9)
+        checkpoint.clear(2)
+        assert checkpoint.runs() == ([Run(0, 2), Run(3, 9)], [Run(2, 3), Run(9, 10)])
+    expected = bytearray(data)
+    expected[2 * SLOT : 2 * SLOT + 2] = bytes((0b11111011, 0b1))
+    for index in (2, 9):
+        expected[3 * SLOT + 16 * index : 3 * SLOT + 16 * index + 16] = bytes(16)
+    assert path.read_bytes() == bytes(expected)
+
+
+def test_a_mark_that_cannot_be_cleared_on_the_disk_is_cleared_here(path: Path) -> None:
+    """The next run hashes the part and finds out; this one knows."""
+    write(path, 3, 4)
+    with closing(open_checkpoint(path)) as checkpoint, no_file_longer_than(0):
+        checkpoint.clear(3)
+        assert checkpoint.runs()[0] == [Run(4, 5)]
+
+
+@pytest.mark.parametrize("most", [1, 7, 16, 100])
+def test_records_are_read_whole_however_little_a_read_gives(
+    path: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may give less than was asked for."""
+    write(path, *range(10))
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: read(fd, [views[0][:most]], at))
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert [checkpoint.digest(index) for index in range(10)] == DIGESTS
+        assert checkpoint.complete
+
+
+def test_a_file_that_is_truncated_while_it_is_read_marks_what_was_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that are gone are zeros, and zeros mark nothing."""
+    write(path, *range(10))
+    read = os.preadv
+
+    def cut(fd: int, views: list[memoryview], at: int) -> int:
+        os.truncate(path, 3 * SLOT + 16 * 4)
+        return read(fd, views, at)
+
+    monkeypatch.setattr(os, "preadv", cut)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.runs() == ([Run(0, 4)], [Run(4, 10)])
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_name_that_its_owner_removed_before_it_was_locked_is_taken_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, writable: bool
+) -> None:
+    """Else two downloaders would each lock a file of their own."""
+    write(path, 1)
+    another = path.with_name("another")
+    write(another, 2)
+    removed: list[int] = []
+
+    def late(fd: int, name: Path, *, shared: bool) -> None:
+        lock(fd, name, shared=shared)
+        if not removed:
+            removed.append(os.fstat(fd).st_ino)
+            another.rename(path)
+
+    monkeypatch.setattr(module, "lock", late)
+    descriptors = open_descriptors()
+    with closing(open_checkpoint(path, writable=writable)) as checkpoint:
+        assert checkpoint.runs()[0] == [Run(2, 3)]
+        assert open_descriptors() == descriptors + 1
+        assert os.fstat(checkpoint._fd).st_ino != removed[0]
+
+
+@pytest.mark.parametrize("at", [8192, 2**20 - 1, 2**20, 3 * 2**20 - 1])
+def test_zeros_with_anything_behind_them_are_somebody_elses(path: Path, at: int) -> None:
+    """A file that merely begins with zeros is looked through to its end."""
+    data = bytearray(3 * 2**20)
+    path.write_bytes(data)
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.damage == "the checkpoint is damaged"
+    data[at] = 1
+    path.write_bytes(data)
+    with pytest.raises(DiskError, match="is no checkpoint of fastdl's") as caught:
+        open_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_another_users_records_may_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that were kept may be anybody's: a file is only held against them."""
+    write(path, 1)
+    stranger = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    with closing(open_checkpoint(path, writable=False)) as checkpoint:
+        assert checkpoint.runs()[0] == [Run(1, 2)]
+
+
+def test_a_reader_creates_nothing(path: Path) -> None:
+    """A missing file stays missing."""
+    with pytest.raises(DiskError, match=r"out\.cp: the checkpoint cannot be opened: No such file"):
+        open_checkpoint(path, writable=False)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize("kind", ["symlink", "directory", "device"])
+def test_what_is_refused_leaves_no_descriptor(tmp_path: Path, path: Path, kind: str, *, writable: bool) -> None:
+    """Not even where it could be opened."""
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "symlink":
+        write(tmp_path / "target", 1)
+        path.symlink_to("target")
+    before = open_descriptors()
+    with pytest.raises(DiskError):
+        open_checkpoint(Path("/dev/null") if kind == "device" else path, writable=writable)
+    assert open_descriptors() == before
+
+
+def test_no_room_is_told_with_the_path_and_the_reason(path: Path) -> None:
+    """One line that says what to do something about."""
+    with closing(open_checkpoint(path)) as checkpoint, no_file_longer_than(SLOT), pytest.raises(DiskError) as caught:
+        checkpoint.begin(HEADER)
+    assert str(caught.value) == f"{path}: File too large"
+
+
+def test_a_disk_that_refused_once_is_not_asked_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The download goes on at its speed; the warning names file and reason."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(HEADER)
+        with no_file_longer_than(SLOT):
+            checkpoint.mark(0, DIGESTS[0])
+        checkpoint.mark(1, DIGESTS[1])
+    assert caplog.messages == [f"{path}: File too large; the download goes on, but can be resumed only from here"]
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert not checkpoint.any_marked
+
+
+def test_the_lock_ends_with_close_though_a_fork_holds_the_descriptor(path: Path) -> None:
+    """A fork of the caller may live long."""
+    checkpoint = open_checkpoint(path)
+    kept = os.dup(checkpoint._fd)
+    descriptors = open_descriptors()
+    checkpoint.close()
+    assert open_descriptors() == descriptors - 1
+    open_checkpoint(path).close()
+    os.close(kept)
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_the_checkpoint_is_not_inherited_by_programs(path: Path, *, writable: bool) -> None:
+    """Its lock would be theirs too."""
+    write(path, 1)
+    with closing(open_checkpoint(path, writable=writable)) as checkpoint:
+        assert not os.get_inheritable(checkpoint._fd)

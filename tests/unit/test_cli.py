@@ -175,6 +175,37 @@ def test_headers_are_sent_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (headers["x-one"], headers["x-two"], headers["cookie"]) == ("a:b", "", "c=d")
 
 
+def test_headers_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A secret on the command line is there for everybody to see; blank lines and line ends of either kind are none."""
+    (tmp_path / "secret").write_bytes("X-One: a:b\r\n\nX-Two: caf\xe9\x85!\n".encode("latin-1"))
+    with serving(ranged(DATA)) as server:
+        assert run(monkeypatch, server.url(), "-H", "@secret", "-H", "X-Three: c") == 0
+        headers = server.log[0].headers
+    assert (headers["x-one"], headers["x-two"], headers["x-three"]) == ("a:b", "caf\xe9\x85!", "c")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "file of headers secret: No such file or directory"),
+        (b"canary\n", "a header is written as in 'Name: value'"),
+        (b"X: " + bytes(65536), "file of headers secret: more than 65536 bytes"),
+    ],
+)
+def test_a_file_of_no_headers(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: bytes | None,
+    text: str,
+) -> None:
+    """One line, which repeats nothing of what is in it."""
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    assert run(monkeypatch, URL, "-H", "@secret") == 2
+    assert capsys.readouterr().err == f"fastdl: {text}\n"
+
+
 def test_a_directory_takes_the_urls_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With -d the file is made in it."""
     (tmp_path / "d").mkdir()

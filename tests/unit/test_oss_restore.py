@@ -11,7 +11,7 @@ from fastdl.errors import UsageError as Usage
 from fastdl.messages import Request
 from fastdl.sources.oss_restore import Restoring, restore
 from tests.servers.oss import refusing
-from tests.servers.scripted import Handler, script, serving, status
+from tests.servers.scripted import Handler, hang_up, script, serving, status
 from tests.unit.asking import client
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def test_what_is_transient_is_asked_again() -> None:
     slept, methods = run([refusing(503, "Busy"), status(202), GOING_ON, refusing(500, "InternalError")])
     assert methods == ["POST", "POST", "HEAD", "HEAD", "HEAD"]
     assert len(slept) == 3
+
+
+def test_a_connection_that_breaks_is_transient_too() -> None:
+    """While it is asked for, and while it is waited for; the one that comes after a break is asked on another."""
+    slept, methods = run([hang_up, hang_up, status(202), GOING_ON, hang_up, hang_up, GOING_ON])
+    assert methods == ["POST", "POST", "POST", "HEAD", "HEAD", "HEAD", "HEAD", "HEAD"]
+    assert 1 in slept
+    assert 2 in slept
 
 
 @pytest.mark.parametrize(

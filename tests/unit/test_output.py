@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import os
+import resource
 import stat
+import sys
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fastdl import output as module
 from fastdl.errors import Busy, DiskError, UsageError
 from fastdl.header import STAMP, Stored
-from fastdl.output import Output, check_path, create_output, part_path_of, reopen_output
+from fastdl.output import Output, check_path, check_room, create_output, part_path_of, reopen_output
 from fastdl.plan import Plan
 from fastdl.validator import Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DATA = b"0123456789" * 1000
 
@@ -113,6 +120,16 @@ def test_the_published_mode_is_the_umasks(path: Path, mask: int) -> None:
         assert stat.S_IMODE(os.fstat(output.fd).st_mode) == 0o600
         output.publish(fsync=False)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o444, 0o444), (0o777, 0o644), (0o666, 0o644)])
+def test_the_published_mode_is_no_wider_than_that_of_the_file_replaced(path: Path, before: int, after: int) -> None:
+    """Who closed a file to others finds its next version closed. Source: CVE-2022-32207."""
+    path.write_bytes(b"older")
+    path.chmod(before)
+    with umask(0o022), written(path) as output:
+        output.publish(fsync=False)
+    assert stat.S_IMODE(path.stat().st_mode) == after
 
 
 def test_an_existing_output_is_replaced_in_one_step(path: Path) -> None:
@@ -339,3 +356,302 @@ def test_ordinary_outputs_are_accepted(path: Path) -> None:
     path.write_bytes(b"old")
     check_path(path)
     assert path.read_bytes() == b"old"
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let the kernel give this process only so many more descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Make the file system tell of ``free`` bytes for users, in odd blocks, and of many more for root."""
+    told = SimpleNamespace(f_bavail=free // 3, f_frsize=3, f_bfree=2**60, f_bsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: told)
+
+
+def test_blocks_are_reserved_before_the_first_byte(path: Path) -> None:
+    """All of them and the stamp's, so that the disk cannot become full in the middle."""
+    with closing(create_output(path)) as output:
+        output.allocate(10**6)
+        assert os.fstat(output.fd).st_blocks * 512 >= 10**6 + STAMP
+
+
+def test_nothing_is_reserved_for_an_unknown_size(path: Path) -> None:
+    """And the file is still checked to be the very one that the name means."""
+    with closing(create_output(path)) as output:
+        output.allocate(None)
+        assert os.fstat(output.fd).st_size == 0
+        output.check()
+        part_path_of(path).rename(path)
+        with pytest.raises(DiskError, match="removed or replaced by another process"):
+            output.check()
+
+
+@pytest.mark.parametrize("where", ["procfs", "elsewhere"])
+def test_where_blocks_cannot_be_reserved_the_file_is_sparse(
+    path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The length is right all the same, and so is the stamp behind it."""
+    if where == "procfs":  # the kernel's own refusal
+        with Path("/proc/self/comm").open("rb+", buffering=0) as file:
+            assert module._fallocate(file.fileno(), 10) is False
+        monkeypatch.setattr(module, "_fallocate", lambda *_: False)
+    else:
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(ctypes, "CDLL", None)
+    with closing(create_output(path)) as output:
+        output.allocate(10**6)
+        output.check()
+        status = os.fstat(output.fd)
+        assert (status.st_size, os.pread(output.fd, 100, 10**6)) == (10**6 + STAMP, output.stamp)
+        assert status.st_blocks * 512 < 10**6
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOSPC, errno.EIO])
+def test_reserving_goes_on_after_an_interruption(path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal is no answer; the answer that comes then tells whether to do without, or to stop."""
+    answers = [errno.EINTR, errno.EINTR, code, 0]
+    asked: list[tuple[int, ...]] = []
+
+    def fallocate(*arguments: int) -> int:
+        asked.append(arguments)
+        ctypes.set_errno(answers[0])
+        return -1 if answers.pop(0) else 0
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(fallocate=fallocate))
+    with closing(create_output(path)) as output:
+        if code in (errno.ENOSPC, errno.EIO):
+            with pytest.raises(OSError, match=os.strerror(code)) as caught:
+                module._fallocate(output.fd, 5)
+            assert caught.value.errno == code
+        else:
+            assert module._fallocate(output.fd, 5) is False
+        assert asked == [(output.fd, 0, 0, 5)] * 3
+        assert module._fallocate(output.fd, 5) is True
+
+
+def test_a_length_beyond_32_bits_reaches_the_kernel(path: Path) -> None:
+    """It would be cut to its lower half without a word."""
+    with closing(create_output(path)) as output, pytest.raises(OSError, match=r"No space left|File too large"):
+        module._fallocate(output.fd, 2**60)
+
+
+def test_an_empty_object_is_published_empty(path: Path) -> None:
+    """No byte of the stamp stays behind."""
+    with closing(create_output(path)) as output:
+        output.allocate(0)
+        output.publish(fsync=False)
+    assert path.read_bytes() == b""
+
+
+def test_nothing_to_reserve_is_no_system_call(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fallocate(2) refuses a length of zero."""
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    with closing(create_output(path)) as output:
+        assert module._fallocate(output.fd, 0) is False
+
+
+@pytest.mark.parametrize(("missing", "fits"), [(0, True), (3, False)])
+def test_room_for_a_sparse_file_is_looked_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch, missing: int, *, fits: bool
+) -> None:
+    """What the file has already needs no room; a byte that has none is an error before the first one is used."""
+    monkeypatch.setattr(module, "_fallocate", lambda *_: False)
+    with closing(create_output(path)) as output:
+        os.pwrite(output.fd, bytes(30 * 4096), 0)
+        has = os.fstat(output.fd).st_blocks * 512
+        size = has + 3 * 10**6 - STAMP
+        room(monkeypatch, 3 * 10**6 - missing)
+        if fits:
+            output.allocate(size)
+            output.check()
+        else:
+            with pytest.raises(DiskError, match=f"no room for {size} bytes: No space left on device"):
+                output.allocate(size)
+
+
+@pytest.mark.parametrize("free", [0, 3, 999, 3 * 10**9])
+def test_an_object_larger_than_the_room_is_refused(path: Path, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only root may use does not count; what fits to the byte is accepted."""
+    room(monkeypatch, free)
+    check_room(path, free)
+    check_room(path, free // 2)
+    with pytest.raises(DiskError) as caught:
+        check_room(path, free + 1)
+    assert str(caught.value) == f"{path}: no room for {free + 1} bytes: {free} are free"
+
+
+def test_a_directory_that_takes_no_new_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is made in it, so writing and searching must be allowed."""
+    asked = []
+
+    def access(where: Path, mode: int) -> bool:
+        asked.append((where, mode))
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(DiskError) as caught:
+        check_path(path)
+    assert str(caught.value) == f"{path.parent}: not writable"
+    assert asked == [(path.parent, os.W_OK | os.X_OK)]
+
+
+def test_a_name_that_is_taken_in_the_same_moment_is_busy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that begin together: the file of the one who came first is not touched."""
+    monkeypatch.setattr(module, "_remove_leftover", lambda part_path, _: part_path.write_bytes(b"first"))
+    with pytest.raises(Busy, match=r"another downloader created out\.part just now"):
+        create_output(path)
+    assert part_path_of(path).read_bytes() == b"first"
+
+
+def test_a_file_that_is_replaced_before_it_is_locked_is_busy(path: Path) -> None:
+    """The lock would be of somebody else's file."""
+    with part_path_of(path).open("wb") as ours:
+        part_path_of(path).unlink()
+        part_path_of(path).write_bytes(b"another's")
+        descriptors = open_descriptors()
+        with pytest.raises(Busy, match=r"another downloader replaced out\.part just now"):
+            Output(path, part_path_of(path), ours.fileno(), bytes(STAMP))
+        assert open_descriptors() == descriptors
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_too_few_descriptors_are_an_error_that_leaves_none(path: Path, *, again: bool) -> None:
+    """One for the bytes and one for the lock are needed; with fewer both are given back."""
+    with written(path) as output:
+        known = stored(output)
+    descriptors = open_descriptors()
+    with descriptors_left(1), pytest.raises(DiskError, match=r"out\.part: cannot be opened: Too many open files"):
+        reopen_output(path, known, complete=False) if again else create_output(path)
+    assert open_descriptors() == descriptors
+
+
+def test_closing_gives_lock_and_descriptors_back(path: Path) -> None:
+    """Though a fork of the caller may hold the descriptors for longer."""
+    descriptors = open_descriptors()
+    output = create_output(path)
+    kept = os.dup(output._lock_fd)
+    output.close()
+    with part_path_of(path).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(kept)
+    assert open_descriptors() == descriptors
+
+
+@pytest.mark.parametrize("unreadable", [OSError("no /proc"), "", "Umask:\tjunk\n"])
+def test_the_umask_is_found_without_the_kernels_word_too(
+    path: Path, unreadable: OSError | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By setting it, and setting it back."""
+
+    def read_text(*_: object) -> str:
+        if isinstance(unreadable, OSError):
+            raise unreadable
+        return unreadable
+
+    masks: list[int] = []
+    really = os.umask
+
+    def noted(mask: int) -> int:
+        masks.append(mask)
+        return really(mask)
+
+    with umask(0o027), written(path) as output:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", read_text)
+            patch.setattr(os, "umask", noted)
+            output.publish(fsync=False)
+        assert masks == [0o077, 0o027]  # whatever another thread creates meanwhile is nobody else's to read
+        assert os.umask(0o027) == 0o027
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_the_umask_is_not_touched_where_the_kernel_tells_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads may be creating files."""
+    with umask(0o027), written(path) as output:
+        monkeypatch.setattr(os, "umask", None)
+        output.publish(fsync=False)
+        monkeypatch.undo()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_durable_publication_syncs_the_bytes_then_renames_then_syncs_the_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In that order: a name that survives a power loss means bytes that do."""
+    done: list[str] = []
+
+    def noting(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def noted(fd: int, *arguments: object) -> object:
+            directory = isinstance(fd, int) and stat.S_ISDIR(os.fstat(fd).st_mode)
+            done.append(f"{name} of the directory" if directory else name)
+            return call(fd, *arguments)
+
+        return noted
+
+    descriptors = open_descriptors()
+    with written(path) as output:
+        for owner, name in ((os, "ftruncate"), (os, "fchmod"), (os, "fdatasync"), (Path, "replace"), (os, "fsync")):
+            monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
+        output.publish(fsync=True)
+        monkeypatch.undo()
+    assert done == ["ftruncate", "fchmod", "fdatasync", "replace", "fsync of the directory"]
+    assert open_descriptors() == descriptors
+
+
+def test_nothing_is_synced_unasked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would cost minutes on a large file."""
+    with written(path) as output:
+        monkeypatch.setattr(os, "fdatasync", None)
+        monkeypatch.setattr(os, "fsync", None)
+        output.publish(fsync=False)
+
+
+def test_an_unfinished_output_that_was_cut_already_is_taken_only_if_all_is_marked(path: Path) -> None:
+    """Killed between cut and rename: the very inode, every mark, and hashed whatever the user trusts."""
+    with written(path) as output:
+        known = stored(output)
+        os.ftruncate(output.fd, len(DATA))
+    assert reopen_output(path, known, complete=False) is None
+    another = stored(output, inode=(0, 0))
+    assert reopen_output(path, another, complete=True) is None
+    again = reopen_output(path, known, complete=True)
+    assert again is not None
+    with closing(again):
+        assert (again.sealed, again.published, again.part_path) == (True, False, part_path_of(path))
+        again.allocate(len(DATA))
+        assert again.sealed is False
+        again.check()
+        again.publish(fsync=False)
+    assert path.read_bytes() == DATA
+
+
+def test_a_file_under_its_final_name_that_is_longer_is_not_taken(path: Path) -> None:
+    """With the stamp behind it the file was never published."""
+    with written(path) as output:
+        known = stored(output)
+    part_path_of(path).rename(path)
+    assert reopen_output(path, known, complete=True) is None
+
+
+def test_every_output_has_a_stamp_of_its_own(tmp_path: Path) -> None:
+    """Sixteen random bytes: marks of one file are never believed of another."""
+    with closing(create_output(tmp_path / "a")) as one, closing(create_output(tmp_path / "b")) as two:
+        assert len(one.stamp) == len(two.stamp) == STAMP
+        assert one.stamp != two.stamp
+
+
+def test_the_output_is_not_inherited_by_programs(path: Path) -> None:
+    """A program that the caller starts would hold file and lock for as long as it runs."""
+    with closing(create_output(path)) as output:
+        assert not os.get_inheritable(output.fd)
+        assert not os.get_inheritable(output._lock_fd)

@@ -92,6 +92,15 @@ def test_a_redirect_to_another_port_carries_no_secret() -> None:
         assert set(target.log[0].headers) == {"host", "range", "accept-encoding", "user-agent"}
 
 
+def test_a_header_is_harmless_by_its_name() -> None:
+    """In any case of letters, and whatever its value looks like."""
+    headers = (("user-AGENT", "mine"), ("X-Token", "range"), ("X-Key", "user-agent"))
+    with serving(ranged(DATA)) as target, serving(redirect(target.url())) as server, client() as transport:
+        read(transport.open(Request(server.url(), headers)))
+        assert set(target.log[0].headers) == {"host", "accept-encoding", "user-agent"}
+        assert target.log[0].headers["user-agent"] == "mine"
+
+
 def test_a_redirect_to_another_host_carries_no_secret() -> None:
     """The same port under another name is another origin."""
     handlers: dict[str, Handler] = {"/b": ranged(DATA)}
@@ -191,6 +200,18 @@ def test_redirects_are_bounded() -> None:
             fetch(server.url())
         assert len(server.log) == MAX_REDIRECTS + 1
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("hops", "followed"), [(9, True), (10, True), (11, False)])
+def test_ten_redirects_are_followed(hops: int, *, followed: bool) -> None:
+    """And not one more; whoever needs as many has a loop."""
+    handlers: dict[str, Handler] = {f"/{hop}": redirect(f"/{hop + 1}") for hop in range(hops)}
+    with serving(routes({**handlers, f"/{hops}": ranged(DATA)})) as server:
+        if followed:
+            assert fetch(server.url("/0"))[1] == DATA
+        else:
+            with pytest.raises(ProtocolError, match="is the end of more than 10 redirects"):
+                fetch(server.url("/0"))
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fastdl.access import Writer
 from fastdl.counters import Counters, nbytes
-from fastdl.errors import NetworkError
+from fastdl.errors import DiskError, FastdlError, NetworkError, ServerBusy
 from fastdl.fetch import WINDOW, SpanFetch, Tally
 from fastdl.http import Transport
 from fastdl.messages import Fetch, Line, Rehash, Report, Request, Trimmed
@@ -271,6 +271,59 @@ def test_an_open_answer_may_be_longer_than_what_is_left_of_its_order() -> None:
         seen = made.to_the_end()
         assert (made.parts(seen), seen[-1].error) == ([0, 1, 2, 3], None)
         assert len(server.log) == 1
+
+
+def test_no_thread_for_one_more_connection_is_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order comes back to be given again, and the others go on."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with serving(ranged(DATA)) as server, rig() as made:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            made.slot.give(fetch(server.url(), Run(0, 2), 7))
+        (report,) = made.to_the_end()
+        assert (report.number, report.digests, report.finished) == (7, (), True)
+        assert isinstance(report.error, ServerBusy)
+        assert str(report.error) == "no thread for one more connection: can't start new thread"
+        made.slot.give(fetch(server.url(), Run(0, 2), 8))
+        assert made.parts(made.to_the_end()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "text"),
+    [
+        (MemoryError(), DiskError, "no memory left to receive into"),
+        (KeyError("7"), FastdlError, "unexpected KeyError in a connection: '7'"),
+    ],
+)
+def test_what_nobody_expected_is_told_and_the_slot_lives_on(
+    failure: Exception, kind: type[FastdlError], text: str
+) -> None:
+    """A defect of ours must reach the caller; a thread that vanished would be waited for in vain."""
+    with serving(ranged(DATA)) as server, rig() as made:
+        descriptor = made.slot._descriptor
+
+        def fail(_: int) -> int:
+            raise failure
+
+        made.slot._descriptor = fail
+        made.slot.give(fetch(server.url(), Run(0, 2)))
+        (report,) = made.to_the_end()
+        assert (type(report.error), str(report.error)) == (kind, text)
+        made.slot._descriptor = descriptor
+        made.slot.give(fetch(server.url(), Run(0, 2), 2))
+        assert made.parts(made.to_the_end()) == [0, 1]
+
+
+def test_a_slot_is_not_stopped_before_its_order_began() -> None:
+    """It is told so, and can be waited for again."""
+    with serving(ranged(DATA)) as server, rig() as made:
+        with made.slot._beginning:
+            made.slot.give(fetch(server.url(), Run(0, 2)))
+            assert made.slot.stop(0.05) is False
+        made.to_the_end()
 
 
 @dataclass

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import base64
+import sys
 from email.utils import formatdate
 
 import pytest
 from urllib3 import HTTPHeaderDict
 
-from fastdl.errors import AccessDenied, FastdlError, NotFound, ObjectChanged, ProtocolError, Refused, ServerBusy
+from fastdl.errors import (
+    AccessDenied,
+    Archived,
+    FastdlError,
+    NotFound,
+    ObjectChanged,
+    ProtocolError,
+    Refused,
+    ServerBusy,
+)
 from fastdl.errors import UsageError as Usage
 from fastdl.messages import Request
 from fastdl.sources import resolve
 from fastdl.sources.base import check_headers
 from fastdl.sources.http import HttpSource
 from fastdl.validator import ObjectInfo, Validator
+from tests.unit.asking import client
 
 URL = "https://host/a/b"
 RESERVED = (
@@ -198,3 +209,39 @@ def test_a_busy_servers_wish_is_kept(value: str, wish: float | None) -> None:
     error = HttpSource(URL).explain(refused(503, retry_after=value))
     assert isinstance(error, ServerBusy)
     assert (error.status, error.retry_after) == (503, wish)
+
+
+@pytest.mark.parametrize("settings", [{"restore": True}, {"traffic_limit": 819_200}, {"traffic_limit": 0}])
+@pytest.mark.parametrize("url", [URL, "s3://bucket/key"])
+def test_what_only_oss_does_is_refused_elsewhere(url: str, settings: dict[str, bool | int]) -> None:
+    """Ignored, it would let an object be billed or a line be filled."""
+    with pytest.raises(Usage, match="only OSS restores objects and limits traffic"):
+        resolve(url, **settings)  # type: ignore[arg-type]
+
+
+def test_an_archived_object_behind_a_url_stays_archived() -> None:
+    """Whoever signed it signed a GET; and no refusal teaches anything."""
+    source, archived = HttpSource(URL), Archived("x: archived")
+    slept: list[float] = []
+    with client() as transport, pytest.raises(Archived) as caught:
+        source.thaw(archived, transport, slept.append)
+    assert (caught.value, slept) == (archived, [])
+    assert not source.adapt(refused(400, b"<Error><Code>RequestTimeTooSkewed</Code></Error>"))
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "url", "text"),
+    [
+        ("oss", "alibabacloud_oss_v2.signer", "oss://bucket/key", "pip install alibabacloud-oss-v2"),
+        ("s3_session", "botocore", "s3://bucket/key", "pip install botocore"),
+    ],
+)
+def test_a_store_without_its_library_says_what_to_install(
+    module: str, missing: str, url: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line and no traceback; everything else works without."""
+    for name in ("oss", "s3", module):
+        monkeypatch.delitem(sys.modules, f"fastdl.sources.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(Usage, match=text):
+        resolve(url)

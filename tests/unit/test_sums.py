@@ -151,3 +151,25 @@ def test_no_line_about_the_object_is_a_usage_error(text: str) -> None:
     """It names the file and the object, in one line."""
     with pytest.raises(UsageError, match=r"^SUMS: has no digest of 'object' that is understood$"):
         read(text)
+
+
+@pytest.mark.parametrize("content", [f"{SHA256}  object\n", f"SHA256 (object) = {SHA256}", SHA256])
+def test_a_mark_of_byte_order_is_no_part_of_the_first_line(content: str) -> None:
+    """Editors of Windows put one before UTF-8."""
+    found = find_digests(b"\xef\xbb\xbf" + content.encode(), "SUMS", "SUMS", ("object",), "")
+    assert [each.hex for each in found] == [SHA256]
+
+
+def test_lines_cost_no_hashers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of many algorithms and ten thousand lines: what an algorithm's length is, is found out once."""
+    made = []
+
+    def counting(algorithm: str) -> object:
+        made.append(algorithm)
+        return make_hasher(algorithm)
+
+    monkeypatch.setattr("fastdl.sums.make_hasher", counting)
+    content = b"".join(b"%064d  name%d\n" % (number, number) for number in range(10_000))
+    found = find_digests(content, "S", "sha512-sha384-sha224-sha1-md5-blake2b-crc64-sha256.txt", ("name9",), "")
+    assert [each.hex for each in found] == [f"{9:064d}"]
+    assert len(made) < 100

@@ -1,0 +1,46 @@
+"""Where a wrong byte cannot be noticed by anybody: what a schedule does that nothing known contradicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.fault.schedules.values import Damage, Replacement, Run
+
+if TYPE_CHECKING:
+    from tests.fault.schedules.values import Schedule
+
+_LIES = frozenset(("flip", "zeros"))
+
+
+def excuse(schedule: Schedule, upto: int) -> str:
+    """Say why the file that step ``upto`` leaves may be wrong without anybody's fault; empty if it may not.
+
+    Each reason is one that the documentation gives: right headers over wrong bytes where no digest is promised, two
+    states of an object that nothing tells apart, an end of the connection that alone ends the body, marks that the
+    user wants to be trusted.
+    """
+    thing, why = schedule.thing, ""
+    steps = schedule.steps[: upto + 1]
+    run = steps[upto] if upto < len(steps) else Run(schedule.last)
+    assert isinstance(run, Run)
+    silent = any(fault.kind == "no_promise" for fault in run.faults)
+    if schedule.checksum != "none" or (thing.promise != "none" and not silent):
+        return ""
+    damaged = ""
+    for step in steps:
+        if isinstance(step, Damage):
+            damaged = step.what if step.what != "out" else damaged
+            continue
+        if isinstance(step, Replacement):
+            continue
+        kinds = {fault.kind for fault in step.faults}
+        if kinds & _LIES:
+            why = "bytes came wrong under right headers"
+        nameless = thing.validator == "none" or "no_validator" in kinds
+        if nameless and "replaced" in kinds:
+            why = "two states of the object that nothing tells apart"
+        if thing.serving == "endless" and kinds & {"cut", "admitted", "longer", "junk"}:
+            why = "the end of the connection ends the body"
+        if damaged and step.flags.resume == "trust":
+            why = "marks were trusted after damage"
+    return why
