@@ -27,7 +27,7 @@ def test_p11_death_at_each_step_of_publishing(play: Stage) -> None:
     steps = (
         "ftruncate(part)",
         "fchmod(part)",
-        "fdatasync(part)",
+        "fsync(part)",
         "rename(part)",
         "fsync(folder)",
         "unlink(checkpoint)",
