@@ -36,11 +36,18 @@ _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # Source: linux/audit.h
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 NUMBERS = _NUMBERS[platform.machine()]
 NAMES = {number: name for name, number in NUMBERS.items()}
-# Only these variants are judged: mappings of files, duplicates of descriptors. Argument, its low word, wanted or not.
-_ONLY = {"mmap": (4, 0xFFFFFFFF, False), "fcntl": (1, 1030, True), "madvise": (2, 4, True)}  # -1, F_DUPFD_CLOEXEC, ...
+_EQUAL, _UNEQUAL, _ANY_BIT = 0x15, -0x15, 0x45  # BPF_JMP|JEQ|K and |JSET|K
+# Only these variants are judged: mappings of files, duplicates of descriptors, opens that are not an interpreter's own
+# (O_CREAT, O_NONBLOCK, O_DIRECTORY or O_NOFOLLOW). Argument, test and value of its low word.
+_ONLY = {
+    "mmap": (4, _UNEQUAL, 0xFFFFFFFF),  # -1: no file
+    "fcntl": (1, _EQUAL, 1030),  # F_DUPFD_CLOEXEC
+    "madvise": (2, _EQUAL, 4),  # MADV_DONTNEED
+    "openat": (2, _ANY_BIT, os.O_CREAT | os.O_NONBLOCK | os.O_DIRECTORY | os.O_NOFOLLOW),
+}
 _NEW_LISTENER, _WAIT_KILLABLE = 8, 32
 _NO_NEW_PRIVS = 38
-_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+_LOAD, _RETURN = 0x20, 0x06  # BPF_LD|W|ABS, BPF_RET|K
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101  # ioctls
 _NOTICE, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
@@ -117,9 +124,9 @@ def _filter() -> list[bytes]:
     for name, number in NUMBERS.items():
         lines.append(step(_LOAD, 0, 0, 0))
         if name in _ONLY:
-            argument, value, wanted = _ONLY[name]
+            argument, test, value = _ONLY[name]
             lines += [step(_EQUAL, 0, 3, number), step(_LOAD, 0, 0, 16 + 8 * argument)]
-            lines += [step(_EQUAL, 0, 1, value) if wanted else step(_EQUAL, 1, 0, value)]
+            lines += [step(test, 0, 1, value) if test > 0 else step(-test, 1, 0, value)]
         else:
             lines.append(step(_EQUAL, 0, 1, number))
         lines.append(step(_RETURN, 0, 0, _NOTIFY))

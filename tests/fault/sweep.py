@@ -36,7 +36,7 @@ _ALSO = {  # what only some calls answer, and fastdl has a way around
     "clone3": ("EAGAIN",),
     "vfork": ("EAGAIN",),
 }
-_SECONDS = 30.0  # until a run counts as a hang
+_SECONDS = 120.0  # until a run counts as a hang: a worker that is replaced must start under the judge's eyes
 
 
 @dataclass(frozen=True, slots=True)

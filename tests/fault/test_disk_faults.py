@@ -168,7 +168,7 @@ def swapped(path: str) -> None:
 
 
 @pytest.mark.parametrize("spoil", [truncated, removed, swapped], ids=["f7-truncated", "f8-removed", "f8-replaced"])
-@pytest.mark.parametrize("call", ["fchmod", "fdatasync", "pwrite64"])
+@pytest.mark.parametrize("call", ["fchmod", "fsync", "pwrite64"])
 def test_f7_f8_a_file_that_others_change_until_it_is_published(
     play: Stage, spoil: Callable[[str], None], call: str
 ) -> None:

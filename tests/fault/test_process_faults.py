@@ -76,7 +76,7 @@ PHASES = [  # scene, call at which the signal comes: what the command is doing t
     pytest.param("reuse", "copy_file_range", "part", 1, id="copying what is right of it"),
     pytest.param("fresh", "preadv2", "part", 1, id="computing a digest"),
     pytest.param("fresh", "fchmod", "part", 1, id="publishing"),
-    pytest.param("fresh", "fdatasync", "part", 1, id="syncing"),
+    pytest.param("fresh", "fsync", "part", 1, id="syncing"),
     pytest.param("fresh", "rename", "part", 1, id="renaming"),
     pytest.param("fresh", "unlink", "checkpoint", 1, id="removing the records"),
     pytest.param("repair", "mmap", "output", 1, id="verifying"),
@@ -90,7 +90,7 @@ PHASES = [  # scene, call at which the signal comes: what the command is doing t
 def test_p3_a_signal_in_every_phase(
     play: Stage, scene: str, call: str, file: str, nth: int, number: signal.Signals
 ) -> None:
-    """Over within two seconds by the signal's exit code, or well if it came too late; the next run is exact."""
+    """Over within two seconds by the signal's exit code, or well if all is done already; the next run is exact."""
     came: list[float] = []
 
     def interrupt(each: Call) -> Verdict:
@@ -101,7 +101,7 @@ def test_p3_a_signal_in_every_phase(
 
     born, _ = play.judged(play.scenes[scene], interrupt)
     assert time.monotonic() - came[0] < PROMPT
-    assert born.code in (0, 128 + number), born.stderr
+    assert born.code == 128 + number or (call == "unlink" and born.code == 0), born.stderr
     if born.code:
         assert born.stderr == f"fastdl: stopped by {number.name}; run again to resume\n"
     assert play.harmed(play.scenes[scene], finished=born.code == 0) == ""
