@@ -9,7 +9,8 @@ import pytest
 
 from tests.e2e.nursery import Nursery, nursery
 from tests.fault.flips.commands import spoilt_always, spoilt_once
-from tests.fault.flips.trials import PART, SHARES, SIZE, Found, Object
+from tests.fault.flips.download import PART, SIZE, Object
+from tests.fault.flips.trials import SHARES, Found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

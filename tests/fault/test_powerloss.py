@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fault.powerloss.campaign import Count
-    from tests.fault.powerloss.scenarios import Recorded, Stage
+    from tests.fault.powerloss.stage import Recorded, Stage
 
 ENUMERATED = 7  # unsynced operations of which every combination is tried here
 NOT_DURABLE = (scenarios.without_fsync, scenarios.killed_after_rename)

@@ -8,34 +8,25 @@ import tempfile
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from fastcrc import crc64
+from typing import TYPE_CHECKING
 
 from fastdl.access import Writer, make_reader
 from fastdl.checkpoint import open_checkpoint
-from fastdl.digest import Digest, Expected, Hasher
-from fastdl.errors import DiskError, IntegrityError
+from fastdl.errors import DiskError
 from fastdl.fetch import WINDOW, SpanFetch, rehash
-from fastdl.follower import Follower
 from fastdl.header import RECORD, SLOT, Header
-from fastdl.http import Response, Transport
+from fastdl.http import Transport
 from fastdl.messages import Fetch, Line, Request
-from fastdl.pipe import anonymous_descriptor
-from fastdl.plan import Plan, Run
-from fastdl.proof import Claims, verify
-from fastdl.result import Fetched
-from fastdl.validator import Validator
-from tests.fault.flips.line import ETAG, flip, flipping
+from fastdl.plan import Run
+from tests.fault.flips.download import PART, PARTS, SIZE, VALIDATOR, Object, Slot, Spoiling, digest_of
+from tests.fault.flips.line import flip, flipping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PART = 256  # bytes
-PARTS = 16
-SIZE = PARTS * PART - 37
+    from fastdl.digest import Digest
+
 _MANY = 512  # parts of the unfinished file
-_VALIDATOR = Validator(ETAG)
 
 
 @dataclass(slots=True)
@@ -47,106 +38,6 @@ class Found:
     detected: int = 0
     without_effect: int = 0  # flips of what nothing is believed about: nothing wrong follows, nothing is said
     undetected: int = 0
-
-
-class Object:
-    """An object whose CRC-64 is promised, and everything that a download of it uses but its processes."""
-
-    def __init__(self, stack: ExitStack, part_size: int, size: int, seed: int) -> None:
-        self.data = random.Random(seed).randbytes(size)
-        self.plan = Plan(size, part_size)
-        self.claims = Claims((), (Expected("crc64", f"{crc64.xz(self.data):016x}"),))
-        self.digests = [_digest(index, self.part(index)) for index in range(self.plan.count)]
-        self.fd = anonymous_descriptor()
-        stack.callback(os.close, self.fd)
-        os.truncate(self.fd, size)
-        self.follower = stack.enter_context(Follower(self.fd, self.claims.kinds))
-        self.checkpoint = open_checkpoint(None)
-        stack.callback(self.checkpoint.close)
-        self.checkpoint.begin(Header(self.plan, "", _VALIDATOR, None, (0, 0), bytes(16)))
-
-    def part(self, index: int) -> bytes:
-        """Return the right bytes of one part."""
-        part = self.plan.part(index)
-        return self.data[part.start : part.stop]
-
-    def accepted(self) -> bool:
-        """Tell whether a download would be called right now."""
-        fetched = Fetched(size=self.plan.size, crc64=self.checkpoint.crc64)
-        try:
-            proven = verify("", self.claims, self.follower, fetched, lambda: None, sized=True)
-        except IntegrityError:
-            return False
-        assert proven == "crc64"
-        return True
-
-    def flipped_bits(self) -> int:
-        """Count the bits of the file that are not the object's."""
-        stored = os.pread(self.fd, self.plan.size, 0)
-        return (int.from_bytes(stored) ^ int.from_bytes(self.data)).bit_count()
-
-
-class Slot:
-    """A connection's listener: what it reports is kept, nothing holds it up."""
-
-    def __init__(self) -> None:
-        self.digests: list[Digest] = []
-
-    def watch(self, response: Response | None) -> None:
-        """Nobody aborts."""
-
-    def allowed(self, nbytes: int) -> int:
-        """No pace."""
-        return nbytes
-
-    def settle(self) -> None:
-        """Every part is marked when all are there."""
-
-    def renewed(self) -> bool:
-        """Nobody renews."""
-        return False
-
-    def progress(self, nbytes: int) -> None:
-        """Nobody watches."""
-
-    def report(self, first: int, digests: tuple[Digest, ...]) -> None:
-        """Keep what was hashed."""
-        assert first == len(self.digests)
-        self.digests.extend(digests)
-
-
-class Spoiling(Transport):
-    """A transport whose answers flip one bit of each part between socket and hash."""
-
-    def __init__(self, line: Line, part: int, seed: int) -> None:
-        super().__init__(line, 1)
-        self._part, self._rng = part, random.Random(seed)
-
-    def open(self, request: Request, extra: tuple[tuple[str, str], ...] = ()) -> Response:
-        """Send the request; spoil the answer."""
-        response: Any = super().open(request, extra)
-        return _Spoilt(response, self._part, self._rng)  # type: ignore[return-value]
-
-
-class _Spoilt:
-    def __init__(self, response: Response, part: int, rng: random.Random) -> None:
-        self._response, self._part, self._rng = response, part, rng
-        self._at = 0
-        self._bits: dict[int, int] = {}  # of each part, chosen when its first byte comes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._response, name)
-
-    def readinto(self, view: memoryview) -> int:
-        """Receive, then flip."""
-        count = self._response.readinto(view)
-        for index in range(self._at // self._part, -(-(self._at + count) // self._part)):
-            last = min(self._part, SIZE - index * self._part)
-            bit = self._bits.setdefault(index, 8 * index * self._part + self._rng.randrange(8 * last))
-            if 8 * self._at <= bit < 8 * (self._at + count):
-                flip(view, bit - 8 * self._at)
-        self._at += count
-        return count
 
 
 def whole_answers(count: int, seed: int) -> Found:
@@ -206,12 +97,12 @@ def checkpoints(count: int, seed: int) -> Found:
         what = Object(stack, PART, SIZE, seed)
         path = Path(folder, "out.cp")
         with closing(open_checkpoint(path)) as checkpoint:
-            checkpoint.begin(Header(what.plan, "", _VALIDATOR, None, (0, 0), bytes(16)))
+            checkpoint.begin(Header(what.plan, "", VALIDATOR, None, (0, 0), bytes(16)))
             for index in range(PARTS):
                 if index % 3 != 1:
                     checkpoint.mark(index, what.digests[index])
         there = [index % 3 != 1 for index in range(PARTS)]
-        on_disk = [_digest(index, what.part(index) if there[index] else bytes(PART)) for index in range(PARTS)]
+        on_disk = [digest_of(index, what.part(index) if there[index] else bytes(PART)) for index in range(PARTS)]
         data = path.read_bytes()
         records = len(data) - RECORD.size * PARTS
         places = [(0, 512), (SLOT - 8, SLOT + 512), (2 * SLOT, 2 * SLOT + PARTS // 8), (records, len(data))]
@@ -269,7 +160,7 @@ def _fetcher(
     url = stack.enter_context(flipping(what.data, PART, seed))
     transport, writer = connect(Line(read_timeout=10.0)), Writer(what.fd, WINDOW)
     stack.callback(transport.close)
-    order = Fetch(0, 0, 0, what.plan, Run(0, PARTS), Request(url + path), _VALIDATOR)
+    order = Fetch(0, 0, 0, what.plan, Run(0, PARTS), Request(url + path), VALIDATOR)
 
     def fetch() -> list[Digest]:
         heard = Slot()
@@ -285,12 +176,6 @@ def _judge(found: Found, what: Object) -> None:
         found.undetected += 1
     else:
         found.detected += 1
-
-
-def _digest(index: int, data: bytes) -> Digest:
-    hasher = Hasher(index)
-    hasher.update(memoryview(data))
-    return hasher.digest()
 
 
 # How many in a hundred flips are of each kind.

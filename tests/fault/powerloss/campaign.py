@@ -18,8 +18,10 @@ import xxhash
 
 from tests.e2e.nursery import nursery
 from tests.fault.powerloss.disk import Create, Mode, Write
-from tests.fault.powerloss.replay import OUT, Judge, Shelf, Verdict, sound_parts
-from tests.fault.powerloss.scenarios import SCENARIOS, Recorded, Stage
+from tests.fault.powerloss.replay import OUT, Judge, Verdict, sound_parts
+from tests.fault.powerloss.scenarios import SCENARIOS
+from tests.fault.powerloss.shelf import Shelf
+from tests.fault.powerloss.stage import Recorded, Stage
 from tests.fault.powerloss.states import FEW, every, some
 from tests.servers.scripted import Handler, first_of, serving, status
 
