@@ -8,6 +8,7 @@ import random
 import threading
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fastcrc import crc64
@@ -300,12 +301,17 @@ def _of_ranges(fault: Handler) -> Handler:
     """Spoil ranges alone: of a whole object the same would be a lie that nothing contradicts."""
 
     def handle(exchange: Exchange) -> None:
+        right = exchange.otherwise
+
+        def guarded(inner: Exchange) -> None:
+            if (spoil := inner.spoil) is not None:
+                inner.spoil = lambda answer: spoil(answer) if answer.status == HTTPStatus.PARTIAL_CONTENT else answer
+            right(inner)
+
+        exchange.otherwise = guarded
         fault(exchange)
 
-    def guarded(exchange: Exchange) -> None:
-        (handle if exchange.request.range is not None else _asis)(exchange)
-
-    return guarded
+    return handle
 
 
 def _fixed(handler: Handler) -> Callable[[Fault, Version, threading.Event], Handler]:
