@@ -97,7 +97,6 @@ class SpanFetch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         plan, run = order.plan, order.run
-        self.number = order.number
         self.requests = 0  # sent since the caller last set it to 0
         self.retries = 0
         self._tally = Tally(plan, run)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Mutant = tuple[str, int]  # the name of an operator, and which of its places
 
 # Who spins is ended by the processor time it took, who waits by the clock: a busy machine ends no other mutant.
-SPINNING = 15  # seconds; the tests of a module take one or two
+SPINNING = 6  # seconds; the tests of a module take one or two
 WAITING = 60  # seconds that one test may take
 STUCK = 300  # seconds until one is ended that not even that could end
 # The tests that are about a module, the quickest first: the first one that fails ends a mutant.
@@ -120,13 +120,14 @@ def main() -> int:
         _copy(root, root / ".mutate" / module)
         os.chdir(root / ".mutate" / module)
         source = Path("fastdl", f"{module}.py").read_text()
-        mutants = list(_mutants(source))
+        mutants = dict(_mutants(source))
         kept = root / ".mutate" / f"{module}.json"
         killed = set(map(tuple, json.loads(kept.read_text()))) if options.again else set()
-        for mutant in _killed(module, source, [mutant for mutant in mutants if mutant not in killed]):
+        texts = {mutant: text for mutant, text in mutants.items() if mutant not in killed}
+        for mutant in _killed(module, source, texts):
             killed.add(mutant)
             kept.write_text(json.dumps(sorted(killed)))
-        count = len(killed & set(mutants))
+        count = len(killed & mutants.keys())
         print(f"{module}: {len(mutants)} mutants, {count} killed, {count / len(mutants):.1%}", flush=True)
     return 0
 
@@ -140,8 +141,8 @@ def _copy(root: Path, to: Path) -> None:
         file.write(_PROFILE)
 
 
-def _mutants(source: str) -> Iterator[Mutant]:
-    """Yield all mutants, of what can run."""
+def _mutants(source: str) -> Iterator[tuple[Mutant, str]]:
+    """Yield every mutant of what can run, and its text."""
     mute = set(_never_run(ast.parse(source)))
     nodes = list(ast_nodes(get_ast(source)))
     names = [name for name in operator_names() if OPERATORS.fullmatch(name)]
@@ -150,15 +151,14 @@ def _mutants(source: str) -> Iterator[Mutant]:
         places = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for number, place in enumerate(places):
             with suppress(AttributeError):  # cosmic-ray cannot replace an exception with a dotted name
-                if tuple(place) not in mute and _mutated(source, name, number):
-                    yield name, number
+                if tuple(place) not in mute:
+                    yield (name, number), MutationVisitor.mutate_code(source, operator, number)
 
 
-def _killed(module: str, source: str, mutants: list[Mutant]) -> Iterator[Mutant]:
+def _killed(module: str, source: str, texts: dict[Mutant, str]) -> Iterator[Mutant]:
     """Yield the mutants that a test kills, and print those that none does."""
     path, lines = Path("fastdl", f"{module}.py"), _lines_of_bodies(ast.parse(source))
-    texts = {mutant: _mutated(source, *mutant) for mutant in mutants}
-    quick = [mutant for mutant in mutants if _first_change(source, texts[mutant]) in lines]
+    quick = [mutant for mutant in texts if _first_change(source, texts[mutant]) in lines]
     sys.dont_write_bytecode = False
     if not _passes(module, _run):
         sys.exit(f"the tests of {module} fail without any mutant")
@@ -166,7 +166,7 @@ def _killed(module: str, source: str, mutants: list[Mutant]) -> Iterator[Mutant]
     sys.dont_write_bytecode = True
     outcomes = itertools.chain(
         zip(quick, _quickly(module, [source, *(texts[mutant] for mutant in quick)]), strict=True),
-        ((mutant, None) for mutant in mutants if mutant not in quick),
+        ((mutant, None) for mutant in texts if mutant not in quick),
     )
     for mutant, outcome in outcomes:
         passed = outcome
@@ -279,11 +279,6 @@ def _lines_of_bodies(tree: ast.Module) -> set[int]:
 def _first_change(before: str, after: str) -> int:
     lines = zip(before.splitlines(), after.splitlines(), strict=False)
     return next(number for number, (old, new) in enumerate(lines, 1) if old != new)
-
-
-def _mutated(source: str, name: str, number: int) -> str:
-    text: str = MutationVisitor.mutate_code(source, _operator(name), number)
-    return text
 
 
 def _operator(name: str) -> Operator:

@@ -26,6 +26,13 @@ def test_a_certificate_that_fails_is_not_retried() -> None:
         assert fetch(server.url(), cacert=str(pem.ca))[1] == DATA
 
 
+def test_the_systems_authorities_are_trusted_without_being_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that the environment names, as every program's that uses OpenSSL."""
+    with certificate() as pem, serving(ranged(DATA), tls=pem.server_context()) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem.ca))
+        assert fetch(server.url())[1] == DATA
+
+
 def test_a_certificate_of_another_host_is_refused() -> None:
     """The right authority is not enough."""
     with (
