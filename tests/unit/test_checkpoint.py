@@ -483,11 +483,11 @@ def test_marking_and_clearing_touch_the_parts_own_bytes_only(path: Path, index: 
         checkpoint.begin(header)
         before = path.read_bytes()
         assert len(before) == 4 * SLOT + 16 * 40_000
-        writes: list[int] = []
+        writes: list[tuple[int, int]] = []
         really = os.pwrite
 
         def noted(fd: int, piece: bytes, to: int) -> int:
-            writes.append(to)
+            writes.append((to, len(piece)))
             return really(fd, piece, to)
 
         with patch.object(os, "pwrite", noted):
@@ -496,11 +496,27 @@ def test_marking_and_clearing_touch_the_parts_own_bytes_only(path: Path, index: 
             checkpoint.clear(index)
         after = path.read_bytes()
     bit, record = 2 * SLOT + index // 8, 4 * SLOT + 16 * index
-    assert writes == [record, bit, bit, record]
+    assert writes == [(record, 16), (bit, 1), (bit, 1), (record, 16)]
     expected = bytearray(before)
     expected[bit] = 1 << index % 8
     expected[record : record + 16] = at
     assert (marked, after) == (bytes(expected), before)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 40_000])
+def test_a_record_without_its_bit_marks_nothing(path: Path, count: int) -> None:
+    """Killed between the two writes of a mark, there is nothing to resume from."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(replace(HEADER, plan=Plan(count * 10, 10)))
+        for index in (0, count - 1):
+            checkpoint.mark(index, Digest(2**64 - 1, 2**64 - 1))
+    data = path.read_bytes()
+    bits = 2 * SLOT + -(-count // 8)
+    path.write_bytes(data[: 2 * SLOT] + bytes(bits - 2 * SLOT) + data[bits:])
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert not checkpoint.any_marked
+        assert not checkpoint.is_about(STAMP)
+        assert checkpoint.runs() == ([], [Run(0, count)])
 
 
 def test_clearing_leaves_the_neighbours(path: Path) -> None:

@@ -463,9 +463,9 @@ def test_parts_larger_than_a_window_are_read_in_windows() -> None:
 
 def test_reports_wait_for_thirty_two_parts() -> None:
     """A message for each would cost more than the hash of a small part."""
-    size = 40 * 131_072
+    size = 40 * WINDOW
     ears = Ears()
-    plan = Plan(size, 131_072)
+    plan = Plan(size, WINDOW)
     fd = os.memfd_create("output")
     try:
         os.ftruncate(fd, size)

@@ -219,6 +219,19 @@ def test_windows_are_small_under_a_limit(rate: int, window: int) -> None:
         assert made.slot.allowed(100) == 100
 
 
+def test_who_was_too_fast_waits_in_short_naps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that an order can be taken back meanwhile; and no longer than it was too fast."""
+    with rig() as made:
+        naps: list[float] = []
+        left = [0.31, 0.05, 0.0]
+        made.counters.limit(100_000, 0.0)
+        monkeypatch.setattr(made.counters, "excess", lambda: left.pop(0))
+        monkeypatch.setattr(made.slot, "_pause", naps.append)
+        assert made.slot.allowed(256 * 1024) == 5_000
+        assert naps == [0.1, 0.05]
+        assert left == []
+
+
 def test_a_mapping_lives_as_long_as_its_order() -> None:
     """What it keeps resident behind the last byte hashed must not add up over the orders of a large object."""
     with rig() as made:
