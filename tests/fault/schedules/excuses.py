@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from tests.fault.schedules.values import Schedule
 
 _LIES = frozenset(("flip", "zeros"))
+# What the stamp and the form of a checkpoint do not show, and only hashing would.
+_BELIEVED = frozenset((("part", "flip"), ("part", "older"), ("cp", "older")))
 
 
 def excuse(schedule: Schedule, upto: int) -> str:
@@ -26,10 +28,10 @@ def excuse(schedule: Schedule, upto: int) -> str:
     silent = any(fault.kind == "no_promise" for fault in run.faults)
     if schedule.checksum != "none" or (thing.promise != "none" and not silent):
         return ""
-    damaged = ""
+    damaged = False
     for step in steps:
         if isinstance(step, Damage):
-            damaged = step.what if step.what != "out" else damaged
+            damaged |= (step.what, step.how) in _BELIEVED
             continue
         if isinstance(step, Replacement):
             continue

@@ -30,7 +30,7 @@ _BLOWS = {
     "delete_part": 3,
     "delete_cp": 2,
 }
-_HOWS = {"flip": 10, "cut": 4, "extend": 3, "delete": 3, "junk": 2, "swap": 2, "older": 3}
+_HOWS = {"flip": 16, "cut": 4, "extend": 3, "delete": 3, "junk": 2, "swap": 2, "older": 3}
 
 
 def make(seed: int) -> Schedule:
@@ -42,14 +42,16 @@ def make(seed: int) -> Schedule:
     thing = Thing(
         size,
         _pick(rng, {"strong": 60, "weak": 10, "date": 20, "none": 10}),
-        _pick(rng, {"none": 3, "crc64": 4, "sha256": 3}),
+        _pick(rng, {"none": 5, "crc64": 3, "sha256": 2}),
         serving,
     )
     checksum = _pick(rng, {"none": 8, "sha256": 1, "crc64": 1})
     proven = thing.promise != "none" or checksum != "none"
     last = _flags(rng, part_size, sane=True)
     steps: list[Step] = []
-    for _ in range(_pick(rng, {1: 15, 2: 4, 3: 1})):
+    if serving == "ranges" and rng.random() < 0.35:
+        steps += _interrupted(rng, last, size)
+    for _ in range(_pick(rng, {0: 8, 1: 6, 2: 2, 3: 1} if steps else {1: 15, 2: 4, 3: 1})):
         run = _run(rng, last, size, proven=proven)
         steps.append(run)
         if rng.random() < (0.6 if run.held else 0.3):
@@ -103,6 +105,20 @@ def _run(rng: random.Random, last: Flags, size: int, *, proven: bool) -> Run:
         held=rng.choice((1, 2, 2, 3, 4)) if blows and rng.random() < 0.75 else 0,
         crowd=rng.random() < 0.4,
     )
+
+
+def _interrupted(rng: random.Random, last: Flags, size: int) -> list[Step]:
+    """Draw what resuming is for: a run that ends half-way, and what may have happened until the next one."""
+    parts = -(-size // last.part_size)
+    kind = _pick(rng, {"kill_tree": 4, "kill": 3, "int": 2, "term": 1})
+    blow = Blow(kind, "marks", max(1, int(parts * rng.uniform(0.1, 0.8))), 0)
+    each = max(1, size // rng.choice((3, 4, 6, 9)))
+    steps: list[Step] = [Run(last, blows=(blow,), first=each, each=each, held=rng.choice((2, 3, 3, 4)))]
+    if rng.random() < 0.75:
+        steps.append(_damage(rng, unfinished=True))
+    if rng.random() < 0.2:
+        steps.append(Replacement(size if rng.random() < 0.7 else rng.randrange(1 + 2 * size)))
+    return steps
 
 
 def _faults(rng: random.Random, size: int, chance: float, *, proven: bool) -> tuple[Fault, ...]:

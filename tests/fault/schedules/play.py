@@ -29,7 +29,7 @@ BOUND = 30.0  # seconds that a run may take: retries, read timeouts and Retry-Af
 _MOST_LAST = 4  # runs without faults until a download must be done
 _START = 5.0  # seconds until a first request: a signal that comes before the command is up is another test's matter
 _STILL = 0.2  # seconds after which a blow is struck though its event did not come
-_STOP = 2.0  # seconds from a signal to the end
+_STOP = 5.0  # seconds from a signal to the end: two are promised, to a machine that is not busy with campaigns
 _SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "hup": signal.SIGHUP}
 _BEHIND = {"cut_part": "out.part", "delete_part": "out.part", "delete_cp": "out.cp"}
 

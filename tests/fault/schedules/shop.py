@@ -347,8 +347,8 @@ KINDS: dict[str, Kind] = {
     "no_data": Kind(_plain(lambda fault: status((204, 205, 304, 202, 207, 300)[fault.amount % 6])), _BROKEN, 2),
     "busy": Kind(_busy, _LINE, 6),
     "redirect": Kind(_redirected, frozenset((2, 5, 6)), 4),
-    "wrong_range": Kind(_wrong_range, _CHANGED, 6),
-    "shifted": Kind(_plain(lambda fault: shifted_206(1 + fault.amount % 7, 1 + fault.amount % 7)), _CHANGED),
+    "wrong_range": Kind(_wrong_range, _CHANGED, 8),
+    "shifted": Kind(_plain(lambda fault: shifted_206(1 + fault.amount % 7, 1 + fault.amount % 7)), _CHANGED, 8),
     "longer_range": Kind(_plain(lambda fault: shifted_206(0, 1 + fault.amount % 900)), _CHANGED, 2),
     "short": Kind(_plain(lambda fault: _short(1 + fault.amount)), _FINE, 8),
     "whole": Kind(lambda _f, version, _g: ignores_range(version.data, None, version.headers), _CHANGED),
@@ -363,5 +363,5 @@ KINDS: dict[str, Kind] = {
     "wrong_promise": Kind(_wrong_promise, _WRONG, 2),
     "flip": Kind(_flip, _WRONG, 10),
     "zeros": Kind(_zeros, _WRONG, 3),
-    "replaced": Kind(_fixed(_asis), frozenset((6, 7, 8)), 8),
+    "replaced": Kind(_fixed(_asis), frozenset((6, 7, 8)), 14),
 }
