@@ -82,6 +82,7 @@ def test_what_is_synced_stays() -> None:
     disk.do(Rename("a", "b", 0))
     assert disk.after((0, 0, ALL)).contents == {0: b"abc"}
     assert disk.after((ALL, 0, 0)).names == {"a": 0}
+    assert disk.after((0, 0, ALL)).names == {"b": 0}
     disk.do(SyncFolder())
     disk.do(Sync(0, data_only=False))
     assert (disk.names, disk.contents, disk.modes, disk.pending) == ({"b": 0}, {0: b"abc"}, {0: 0o644}, [])

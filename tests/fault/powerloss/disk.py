@@ -197,9 +197,8 @@ def _rename(names: dict[str, File], change: Create | Rename | Unlink) -> None:
         names[change.name] = change.file
     elif isinstance(change, Unlink):
         names.pop(change.name, None)
-    elif change.old in names:
-        names[change.new] = names.pop(change.old)
-    else:  # its creation was lost, but the file has its last name
+    else:  # the new entry names the file itself, whatever became of the old one
+        names.pop(change.old, None)
         names[change.new] = change.file
 
 

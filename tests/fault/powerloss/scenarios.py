@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from fastcrc import crc64
 
 from fastdl.header import RECORD, SLOT, decode
+from tests.e2e.partial import bits
+from tests.e2e.processes import wait_until
 from tests.fault.powerloss.disk import Operation, Sync, Write
 from tests.fault.powerloss.record import Recorder
 from tests.fault.powerloss.stage import NEW, OLD, OTHER, PART, Object, Recorded, Stage
@@ -50,12 +52,16 @@ def _shared(what: Object, fault: Handler | None = None) -> Handler:
     return handle
 
 
-def _stopped(what: Object, parts: int) -> Handler:
-    """Serve the first ``parts`` parts and refuse all others."""
+def _stopped(what: Object, parts: int, checkpoint: Path) -> Handler:
+    """Serve the first ``parts`` parts, and refuse all others once these are marked."""
 
     def handle(exchange: Exchange) -> None:
         exchange.otherwise = what.handler
-        (short_206(parts * PART) if (exchange.request.range or (0, 0))[0] == 0 else status(403))(exchange)
+        if (exchange.request.range or (0, 0))[0] == 0:
+            short_206(parts * PART)(exchange)
+        else:
+            wait_until(lambda: bits(checkpoint) == parts)
+            status(403)(exchange)
 
     return handle
 
@@ -83,7 +89,7 @@ def without_fsync(stage: Stage) -> Recorded:
 def resumed(stage: Stage) -> Recorded:
     """A refused run leaves five parts, none of them durable; a second one goes on."""
     recorder = Recorder(stage.folder, stage.logs)
-    stage.serve(_stopped(NEW, 5))
+    stage.serve(_stopped(NEW, 5, stage.checkpoint))
     recorder.run(*stage.flags, "--fsync", expect=4)
     stage.serve(_shared(NEW))
     recorder.run(*stage.flags, "--fsync")
@@ -92,7 +98,7 @@ def resumed(stage: Stage) -> Recorded:
 
 def damaged(stage: Stage) -> Recorded:
     """Two parts and one record changed on the disk between two runs."""
-    stage.serve(_stopped(NEW, 8))
+    stage.serve(_stopped(NEW, 8, stage.checkpoint))
     stage.run(expect=4)
     for name, at in (("out.part", PART + 3), ("out.part", 5 * PART), ("out.cp", 3 * SLOT + 3 * RECORD.size)):
         _flip(stage.folder / name, at)
@@ -103,7 +109,7 @@ def damaged(stage: Stage) -> Recorded:
 def started_over(stage: Stage) -> Recorded:
     """Another object of the same size came; one that was begun is thrown away, its checkpoint used again."""
     recorder = Recorder(stage.folder, stage.logs)
-    stage.serve(_stopped(OLD, 8))
+    stage.serve(_stopped(OLD, 8, stage.checkpoint))
     recorder.run(*stage.flags, expect=4)
     stage.serve(_shared(NEW))
     recorder.run(*stage.flags, "--fsync")

@@ -85,7 +85,7 @@ class Stage:
         self.server, self._now = server, now
         self.folder.mkdir(parents=True)
         self.logs.mkdir()
-        self.out = self.folder / "out"
+        self.out, self.checkpoint = self.folder / "out", self.folder / "out.cp"
         self.flags = (server.url(), "-o", self.out, "-p", PART, "-x", 2, "-w", 1, "--retry", 2)
 
     def serve(self, handler: Handler) -> None:
