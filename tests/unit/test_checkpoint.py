@@ -173,6 +173,7 @@ def test_a_cleared_mark_is_gone_for_good(path: Path) -> None:
     write(path, 3, 4)
     with closing(open_checkpoint(path)) as checkpoint:
         checkpoint.clear(3)
+        assert checkpoint.digest(3) == Digest(0, 0)
     with closing(open_checkpoint(path)) as checkpoint:
         assert checkpoint.runs()[0] == [Run(4, 5)]
         assert checkpoint.digest(3) == Digest(0, 0)
@@ -505,7 +506,7 @@ def test_marking_and_clearing_touch_the_parts_own_bytes_only(path: Path, index: 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 40_000])
 def test_a_record_without_its_bit_marks_nothing(path: Path, count: int) -> None:
-    """Killed between the two writes of a mark, there is nothing to resume from."""
+    """Killed between the two writes of a mark, there is nothing to resume from; other parts' marks still count."""
     with closing(open_checkpoint(path)) as checkpoint:
         checkpoint.begin(replace(HEADER, plan=Plan(count * 10, 10)))
         for index in (0, count - 1):
@@ -517,6 +518,10 @@ def test_a_record_without_its_bit_marks_nothing(path: Path, count: int) -> None:
         assert not checkpoint.any_marked
         assert not checkpoint.is_about(STAMP)
         assert checkpoint.runs() == ([], [Run(0, count)])
+    if count > 8:
+        path.write_bytes(data[: 2 * SLOT] + b"\1" + bytes(bits - 2 * SLOT - 1) + data[bits:])
+        with closing(open_checkpoint(path)) as checkpoint:
+            assert checkpoint.runs() == ([Run(0, 1)], [Run(1, count)])
 
 
 def test_clearing_leaves_the_neighbours(path: Path) -> None:

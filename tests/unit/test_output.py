@@ -535,6 +535,15 @@ def test_too_few_descriptors_are_an_error_that_leaves_none(path: Path, *, again:
     assert open_descriptors() == descriptors
 
 
+def test_an_output_that_cannot_be_opened_now_is_not_given_up(path: Path) -> None:
+    """What is finished in it must not be thrown away because descriptors are short."""
+    with written(path) as output:
+        known = stored(output)
+    with descriptors_left(0), pytest.raises(DiskError, match=r"out\.part: cannot be opened: Too many open files"):
+        reopen_output(path, known, complete=False)
+    assert part_path_of(path).exists()
+
+
 def test_closing_gives_lock_and_descriptors_back(path: Path) -> None:
     """Though a fork of the caller may hold the descriptors for longer."""
     descriptors = open_descriptors()
@@ -606,6 +615,77 @@ def test_a_durable_publication_syncs_the_bytes_then_renames_then_syncs_the_name(
         monkeypatch.undo()
     assert done == ["ftruncate", "fchmod", "fsync", "replace", "fsync of the directory"]
     assert open_descriptors() == descriptors
+
+
+def test_what_the_disk_did_not_keep_is_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked once: the kernel may show bytes that the disk does not have, so nothing is published."""
+    asked = []
+
+    def fail(fd: int) -> None:
+        asked.append(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with written(path) as output:
+        assert output.lost is False
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(DiskError) as caught:
+            output.publish(fsync=True)
+        assert str(caught.value) == f"{path}.part: the disk did not keep it: Input/output error; start over"
+        assert (output.lost, asked, path.exists()) == (True, [output.fd], False)
+
+
+@pytest.mark.parametrize("change", ["truncated", "removed"])
+def test_meddling_while_the_disk_syncs_is_noticed(path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That may take minutes; each of the two is enough."""
+
+    def meddle(_: int) -> None:
+        if change == "truncated":
+            os.truncate(part_path_of(path), 1)
+        else:
+            part_path_of(path).rename(path.with_name("moved"))
+
+    with written(path) as output:
+        monkeypatch.setattr(os, "fsync", meddle)
+        with pytest.raises(DiskError) as caught:
+            output.publish(fsync=True)
+        assert str(caught.value) == f"{path}.part: another process truncated, removed or replaced it"
+        assert (output.lost, path.exists()) == (False, False)
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_a_file_made_durable_is_synced_and_then_its_name(
+    path: Path, fails: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote it; a refusal of either is an error with the reason."""
+    synced: list[bool] = []
+
+    def noted(fd: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
+        if len(synced) == fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with written(path) as output:
+        monkeypatch.setattr(os, "fsync", noted)
+        if fails:
+            with pytest.raises(DiskError) as caught:
+                output.sync()
+            assert str(caught.value) == f"{path}: cannot be made durable: Input/output error"
+        else:
+            output.sync()
+    assert synced == [False, True][: fails or 2]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM, errno.ESTALE])
+def test_a_fault_of_the_disk_is_no_fault_of_the_name(path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gave the name can do nothing about it."""
+
+    def fail(_: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "lstat", fail)
+    with pytest.raises(DiskError, match=os.strerror(code)) as caught:
+        check_path(path)
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_nothing_is_synced_unasked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
