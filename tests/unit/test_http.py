@@ -22,6 +22,7 @@ from tests.servers.scripted import (
     closes_afterwards,
     hang_up,
     informational,
+    no_length,
     ranged,
     raw,
     reset,
@@ -34,6 +35,7 @@ from tests.servers.scripted import (
     status,
     truncate_after,
 )
+from tests.servers.tls import certificate
 from tests.unit.asking import DATA, client, fetch, read, spoilt
 
 if TYPE_CHECKING:
@@ -443,6 +445,56 @@ def test_a_connect_that_takes_too_long_is_given_up_by_its_own_timeout() -> None:
         finally:
             for each in waiting:
                 each.close()
+
+
+@pytest.mark.parametrize(
+    ("handler", "nothing"), [(no_length(DATA), True), (ranged(DATA), False), (chunked(DATA), False)]
+)
+def test_what_ends_a_body_is_known(handler: Handler, *, nothing: bool) -> None:
+    """A length or chunks; over TLS its own goodbye; else nothing, and a body cut short would look whole."""
+    with (
+        certificate() as pem,
+        serving(handler) as plain,
+        serving(handler, tls=pem.server_context()) as secure,
+        client(cacert=str(pem.ca)) as transport,
+    ):
+        answers = [transport.open(Request(server.url())) for server in (plain, secure)]
+        assert [answer.ended_by_nothing for answer in answers] == [nothing, False]
+        for answer in answers:
+            answer.finish()
+
+
+def test_an_end_of_our_own_doing_is_no_end_of_a_body() -> None:
+    """A body without a length ends with its connection, but not with an abort."""
+
+    def endless(exchange: Exchange) -> None:
+        exchange.head(200, {}, version="HTTP/1.0")
+        exchange.body(DATA[:1000])
+        exchange.hold(None)
+
+    with serving(endless) as server, client(read_timeout=60.0) as transport:
+        response = transport.open(Request(server.url()))
+        buffer = memoryview(bytearray(1000))
+        assert response.readinto(buffer) == 1000
+        response.abort()
+        with pytest.raises(NetworkError) as caught:
+            response.readinto(buffer)
+        response.finish()
+    assert str(caught.value) == f"{server.url()}: no progress within the timeout"
+
+
+def test_a_redirect_whose_body_stands_still_ends_the_request() -> None:
+    """Eleven of them would be as many timeouts."""
+
+    def moved(exchange: Exchange) -> None:
+        exchange.head(302, {"Location": "/b", "Content-Length": "5"})
+        exchange.hold(None)
+
+    with serving(routes({"/object": moved, "/b": ranged(DATA)})) as server:
+        with pytest.raises(NetworkError) as caught:
+            fetch(server.url(), read_timeout=0.2)
+        assert str(caught.value) == f"{server.url()}: no progress within the timeout"
+        assert len(server.log) == 1
 
 
 def test_a_coded_body_is_given_as_it_is() -> None:
