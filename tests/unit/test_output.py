@@ -600,18 +600,17 @@ def test_a_durable_publication_syncs_the_bytes_then_renames_then_syncs_the_name(
 
     descriptors = open_descriptors()
     with written(path) as output:
-        for owner, name in ((os, "ftruncate"), (os, "fchmod"), (os, "fdatasync"), (Path, "replace"), (os, "fsync")):
+        for owner, name in ((os, "ftruncate"), (os, "fchmod"), (os, "fsync"), (Path, "replace")):
             monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
         output.publish(fsync=True)
         monkeypatch.undo()
-    assert done == ["ftruncate", "fchmod", "fdatasync", "replace", "fsync of the directory"]
+    assert done == ["ftruncate", "fchmod", "fsync", "replace", "fsync of the directory"]
     assert open_descriptors() == descriptors
 
 
 def test_nothing_is_synced_unasked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would cost minutes on a large file."""
     with written(path) as output:
-        monkeypatch.setattr(os, "fdatasync", None)
         monkeypatch.setattr(os, "fsync", None)
         output.publish(fsync=False)
 
