@@ -149,12 +149,12 @@ def test_an_awkward_key_by_the_command(tmp_path: Path, arguments: list[str], tar
 
 def test_an_awkward_key_gives_the_default_name(tmp_path: Path) -> None:
     """Without -o the file is called like the last piece of the literal key."""
-    with serving_oss({"dir/100%?#": DATA}) as server:
+    with serving_oss({"dir/100%+#": DATA}) as server:
         outcome = run(
-            *("oss://bucket/dir/100%?#", "--endpoint-url", server.url("")), cwd=tmp_path, variables=REGION | login()
+            *("oss://bucket/dir/100%+#", "--endpoint-url", server.url("")), cwd=tmp_path, variables=REGION | login()
         )
     assert outcome.code == 0, outcome.message
-    assert names(tmp_path) == {"100%?#"}
+    assert names(tmp_path) == {"100%+#"}
 
 
 @pytest.mark.parametrize(

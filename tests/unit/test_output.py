@@ -691,7 +691,6 @@ def test_a_fault_of_the_disk_is_no_fault_of_the_name(path: Path, code: int, monk
 def test_nothing_is_synced_unasked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would cost minutes on a large file."""
     with written(path) as output:
-        monkeypatch.setattr(os, "fdatasync", None)
         monkeypatch.setattr(os, "fsync", None)
         output.publish(fsync=False)
 
