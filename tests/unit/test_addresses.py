@@ -132,7 +132,7 @@ def test_a_dot_at_the_end_of_a_name_is_for_the_resolver(resolved: dict[str, list
     resolved[f"{NAME}."] = ["127.0.0.1"]
     transport = Transport(Line(), 1)
     response = transport.open(Request(f"http://{NAME}.:{port}/"))
-    response.abort()
+    response.finish()
     transport.close()
     with pytest.raises(NetworkError, match="cannot be resolved"):
         Transport(Line(), 1).open(Request(f"http://{NAME}:{port}/"))
