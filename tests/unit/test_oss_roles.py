@@ -10,10 +10,11 @@ from alibabacloud_oss_v2.credentials import Credentials  # type: ignore[import-u
 
 from fastdl.errors import AccessDenied, FastdlError, NetworkError
 from fastdl.errors import UsageError as Usage
+from fastdl.messages import Line
 from fastdl.sources import oss_roles
 from fastdl.sources.oss_roles import assumed_role, ecs_role, from_address, oidc_role, signature
 from tests.servers.roles import ROLE, RoleServer, serving_roles
-from tests.servers.scripted import hang_up, status
+from tests.servers.scripted import hang_up, stall_before_head, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,6 +164,16 @@ def test_a_failure_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oss_roles, "_PAUSES", (0.0, 0.0, 0.0))
     with serving_roles({1: status(503)}) as server:
         check(from_address(server.url("/credentials")), server)
+
+
+def test_who_is_silent_for_the_timeout_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request of a download waits for it: several timeouts in a row would stall them all."""
+    monkeypatch.setattr(oss_roles, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(oss_roles, "_LOCAL", Line(read_timeout=0.2))
+    with serving_roles(dict.fromkeys(range(1, 9), stall_before_head())) as server:
+        with pytest.raises(NetworkError, match="cannot be asked"):
+            from_address(server.url("/credentials"))
+        assert len(server.log) == 1
 
 
 @pytest.mark.parametrize(

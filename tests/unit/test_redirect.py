@@ -75,6 +75,16 @@ def test_a_proxy_gets_the_path_as_it_was_written() -> None:
         assert server.log[0].target == "http://nowhere.invalid/a/./b/../c"
 
 
+@pytest.mark.parametrize(
+    "proxy", ["http://us:s3cr3t@" + "a" * 64 + "\xfc.example:1", "http://us:s3cr3t@\u2100.example"]
+)
+def test_a_proxy_that_has_no_name_is_a_usage_error(proxy: str) -> None:
+    """Before anything is asked, and without its password."""
+    with pytest.raises(UsageError) as caught:
+        fetch("http://nowhere.invalid/", proxy=proxy)
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_a_redirect_within_the_origin_keeps_the_headers() -> None:
     """Same scheme, host and port: the same secrets."""
     with serving(routes({"/a": redirect("/b?c=1"), "/b": ranged(DATA)})) as server, client() as transport:
