@@ -52,9 +52,12 @@ def patiently(find: Callable[[], _T], deadline: float, wanted: Callable[[], bool
     while wanted() and (left := deadline - time.monotonic()) > 0:
         with suppress(queue.Empty):
             found, error = answers.get(timeout=min(_NAP, left))
-            if error is not None:
+            if error is None:
+                return found[0]
+            try:
                 raise error
-            return found[0]
+            finally:
+                del error  # this frame and the traceback that holds it would keep each other
     raise TimeoutError("timed out")
 
 
@@ -110,7 +113,10 @@ def dial(
                 address, began = key.data
                 if time.monotonic() >= min(deadline, began + _HEAD_START):
                     failed(address)
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # as above
 
 
 def _begun(address: Address, port: int, options: Iterable[Option]) -> socket.socket:

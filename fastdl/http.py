@@ -66,7 +66,12 @@ class Response:
             if not count and self._aborted:  # this end is our own doing: of a body without a length it proves nothing
                 raise NetworkError(f"{redacted_url(self.request.url)}: no progress within the timeout")
             return count
-        raise failure  # out here, where what was raised is not its context
+        try:
+            raise failure  # out here, where what was raised is not its context
+        finally:
+            del (
+                failure
+            )  # in this frame, which its traceback holds, it would keep buffers and sockets until a collection
 
     @property
     def ended_by_nothing(self) -> bool:

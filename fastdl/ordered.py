@@ -67,7 +67,10 @@ def fetch_stream(
             if source.adapt(error):
                 continue
             failure = source.explain(error)
-        sleep(attempts.after(failure))
+        try:
+            sleep(attempts.after(failure))
+        finally:
+            del failure  # raised, its traceback would hold this frame, and that one the connection
         response = None
 
 

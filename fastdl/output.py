@@ -241,6 +241,8 @@ def create_output(path: Path) -> Output:
     try:
         return Output(path, part_path, fd, os.urandom(STAMP))
     except BaseException:
+        if is_named(fd, part_path):
+            part_path.unlink(missing_ok=True)
         os.close(fd)
         raise
 

@@ -54,6 +54,7 @@ class _Member:
         self.orders: dict[int, Order] = {}
         self.ready = False
         self.process: subprocess.Popen[bytes] | prefork.Forked
+        failed = 0
         while True:
             waiting = prefork.take()
             try:
@@ -61,9 +62,12 @@ class _Member:
                 self.pipe = Pipe(end)
                 self.pipe.send(welcome, shared)
             except OSError as error:
-                if waiting is None:
+                # Who ended before the first word was killed by somebody, unless it happens again and again.
+                gone = waiting is None and isinstance(error, ConnectionError)
+                failed += gone
+                if waiting is None and (not gone or failed >= _START_ATTEMPTS):
                     raise DiskError(f"a worker cannot be started: {error.strerror}") from None
-                self.process.kill()  # forked ahead, it ended already
+                self.process.kill()
                 self.close()
             else:
                 return

@@ -76,7 +76,10 @@ def probe(
         else:
             found.requests, found.retries = requests, attempts.failures
             return found
-        sleep(attempts.after(failure))
+        try:
+            sleep(attempts.after(failure))
+        finally:
+            del failure  # raised, its traceback would hold this frame, and that one the connection
 
 
 def _ask(source: Source, transport: Transport, start: int, stop: int, known: ObjectInfo | None) -> Probe:

@@ -34,7 +34,7 @@ _OPEN_HEADERS = frozenset(
     (
         *("accept", "accept-encoding", "accept-language", "content-type", "date", "host", "if-match", "range"),
         *("user-agent", "x-amz-checksum-mode", "x-amz-content-sha256", "x-amz-date", "x-amz-request-payer"),
-        *("x-oss-content-sha256", "x-oss-date", "x-oss-request-payer", "x-oss-traffic-limit"),
+        *("x-oss-content-sha256", "x-oss-date", "x-oss-range-behavior", "x-oss-request-payer", "x-oss-traffic-limit"),
     )
 )
 _OPEN_PARAMETERS = frozenset(("restore", "versionid", "x-amz-algorithm", "x-goog-algorithm", "x-oss-signature-version"))

@@ -101,30 +101,32 @@ class Download:
                 self._fetched.parts_damaged.extend(changed)
         if self._started_over:
             self._start_over(output)
-        if output is None or not resumed:
-            output = create_output(self._job.path)
-        stack.callback(output.close)
-        transfer = Transfer(
-            self._job,
-            found,
-            output,
-            checkpoint,
-            self._transport,
-            claims,
-            resumed=resumed,
-            fetched=self._fetched,
-            teller=self._teller,
-            rng=self._rng,
-        )
+            output = None
+        transfer: Transfer | None = None
         complete = False
         try:
+            if output is None:
+                output = create_output(self._job.path)
+            stack.callback(output.close)
+            transfer = Transfer(
+                self._job,
+                found,
+                output,
+                checkpoint,
+                self._transport,
+                claims,
+                resumed=resumed,
+                fetched=self._fetched,
+                teller=self._teller,
+                rng=self._rng,
+            )
             integrity = transfer.run()
             complete = True
             output.publish(fsync=self._job.fsync)
         except BaseException as error:
             # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
-            kept = complete or (transfer.markable and checkpoint.any_marked)
-            if isinstance(error, IntegrityError) or output.lost or not kept:
+            kept = complete or ((resumed if transfer is None else transfer.markable) and checkpoint.any_marked)
+            if output is not None and (isinstance(error, IntegrityError) or output.lost or not kept):
                 checkpoint.remove()
                 output.discard()
             raise

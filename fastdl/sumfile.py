@@ -104,7 +104,10 @@ def _fetch(source: Source, line: Line, attempts: Attempts, sleep: Callable[[floa
                 if source.adapt(error):
                     continue
                 failure = source.explain(error)
-            sleep(attempts.after(failure))
+            try:
+                sleep(attempts.after(failure))
+            finally:
+                del failure  # raised, its traceback would hold this frame, and that one the connection
     finally:
         transport.close()
 

@@ -34,6 +34,7 @@ def translated(url: str) -> Iterator[None]:
             raise failure from None
         finally:
             failure.__context__ = None  # it may quote a server that quotes a secret
+            del failure  # this frame and the traceback that holds it would keep each other
 
 
 def translation(error: Exception, url: str) -> FastdlError:  # noqa: PLR0911 - one for each kind of foreign error

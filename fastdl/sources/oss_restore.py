@@ -95,4 +95,7 @@ def _ask(
             if said(refused).code == RESTORING:
                 return {}
             failure = explain(shown, refused)
-        sleep(attempts.after(failure))
+        try:
+            sleep(attempts.after(failure))
+        finally:
+            del failure  # raised, its traceback would hold this frame, and that one the connection
