@@ -47,8 +47,7 @@ def test_n35_one_machine_that_answers_is_enough(tmp_path: Path, addresses: tuple
         arguments = (f"http://{NAME}:{server.port}/object", "-o", tmp_path / "out", "-p", PART, "-w", 1, "--retry", 0)
         began = time.monotonic()
         with running(tmp_path / "logs", *arguments, "--json", prefix=knowing(tmp_path, *addresses)) as command:
-            assert command.wait() == 0, command.stderr
-            assert command.result["retries"] == 0
+            assert command.wait() == 0, command.stderr  # with not one attempt to spare
         assert time.monotonic() - began < 10
         assert all(seen.headers["host"] == f"{NAME}:{server.port}" for seen in server.log)
     assert (tmp_path / "out").read_bytes() == DATA
