@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 _KEEP = 60.0  # seconds that addresses are believed, and that one which failed is tried last
 
@@ -24,6 +25,11 @@ class Addresses:
         self._known: dict[tuple[str, int], tuple[float, list[str], list[str]]] = {}
         self._failed: dict[str, float] = {}
         self._lock = threading.Lock()
+
+    def at_hand(self, host: str, port: int) -> bool:
+        """Tell whether the resolver need not be asked: ``host`` is an address, or was asked for just now."""
+        found = self._known.get((host, port))
+        return (found is not None and time.monotonic() - found[0] <= _KEEP) or _is_address(host.strip("[]"))
 
     def of(self, host: str, port: int) -> list[str]:
         """Return the addresses in the order to be tried by this connection.
@@ -48,6 +54,14 @@ class Addresses:
         """Note that no connection could be made to ``address``."""
         with self._lock:
             self._failed[address] = time.monotonic()
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host)
+            return True
+    return False
 
 
 def _resolved(host: str, port: int) -> tuple[list[str], list[str]]:

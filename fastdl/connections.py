@@ -172,10 +172,12 @@ class _Asked:
 
         try:
             # Not conn.host: that one is without the dot at its end, which keeps the resolver from trying other names.
-            addresses = patiently(lambda: _addresses.of(conn._dns_host, conn.port), deadline, wanted)  # noqa: SLF001
-            sock = dial(
-                addresses, conn.port, deadline, options=conn.socket_options, wanted=wanted, failed=_addresses.failed
+            host, port = conn._dns_host, conn.port  # noqa: SLF001
+            at_hand = _addresses.at_hand(host, port)  # a thread for the resolver costs a millisecond
+            addresses = (
+                _addresses.of(host, port) if at_hand else patiently(lambda: _addresses.of(host, port), deadline, wanted)
             )
+            sock = dial(addresses, port, deadline, options=conn.socket_options, wanted=wanted, failed=_addresses.failed)
         except (socket.gaierror, UnicodeError) as error:
             raise NameResolutionError(conn.host, conn, error) from error  # type: ignore[arg-type]
         except TimeoutError as error:

@@ -136,3 +136,19 @@ def test_a_dot_at_the_end_of_a_name_is_for_the_resolver(resolved: dict[str, list
     transport.close()
     with pytest.raises(NetworkError, match="cannot be resolved"):
         Transport(Line(), 1).open(Request(f"http://{NAME}:{port}/"))
+
+
+@pytest.mark.parametrize(
+    ("host", "at_hand"), [("127.0.0.1", True), ("[::1]", True), ("::1", True), (NAME, False), ("127.1.", False)]
+)
+def test_an_address_needs_no_resolver(host: str, *, at_hand: bool) -> None:
+    """And nothing else does without one, that was not asked for before."""
+    assert Addresses(0).at_hand(host, 80) == at_hand
+
+
+def test_a_name_just_resolved_is_at_hand(resolved: dict[str, list[str]]) -> None:
+    """For the port it was resolved for."""
+    resolved[NAME] = ["127.0.0.1"]
+    addresses = Addresses(0)
+    addresses.of(NAME, 80)
+    assert (addresses.at_hand(NAME, 80), addresses.at_hand(NAME, 81)) == (True, False)
