@@ -45,7 +45,7 @@ def bits(checkpoint: Path) -> int:
     try:
         with checkpoint.open("rb") as file:
             file.seek(2 * SLOT)
-            return sum(byte.bit_count() for byte in file.read(SLOT))
+            return int.from_bytes(file.read(SLOT), "little").bit_count()
     except FileNotFoundError:
         return 0
 
