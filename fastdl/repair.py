@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastdl.result import Fetched
 
 _MOST = 3  # times the object's bytes that a run may receive: the first answers, the second ones, all later ones
+_SMALL = 1 << 20  # bytes of an object of which every part may be asked for once more
 _ROUNDS = 8  # of answers after the second ones: who answers in so many ways will not stop
 log = logging.getLogger("fastdl")
 
@@ -61,8 +62,8 @@ def repair(
     log.info("%s; every part is fetched again to find out which are wrong", why)
     votes = Votes(checkpoint.digest)
     fetch(Answers(votes, [Run(0, plan.count)]))
-    # Half of the object: the rest of three times is for what servers send that nobody waits for any more.
-    budget = min(plan.size, max(plan.size // 2, 2 * plan.part_size), _MOST * plan.size - fetched.bytes_fetched)
+    # Half of a large object: the rest of three times is for what servers send that nobody waits for any more.
+    budget = min(plan.size, max(plan.size // 2, 2 * plan.part_size, _SMALL), _MOST * plan.size - fetched.bytes_fetched)
     settle(plan, checkpoint, fetch, votes, budget)
     if votes.undecided:
         raise IntegrityError(f"{why}; parts {named(votes.disputed)} came different again and again")

@@ -22,5 +22,11 @@ KEPT: dict[str, Schedule] = {
     "a SIGINT while a connection's thread began waited for the read timeout": Schedule(
         11615, Thing(2), (Run(blows=(Blow("int", "moment", 7),), crowd=True),) * 8
     ),
+    "a small object that came wrong whole could not be asked for a third time": Schedule(
+        600545,
+        Thing(20, promise="sha256"),
+        (Run(Flags(part_size=7), faults=(Fault("zeros", 1), Fault("whole_chunked", 3)), each=1),),
+        Flags(part_size=7),
+    ),
 }
 """What was wrong -> the schedule that showed it, shrunk."""
