@@ -172,12 +172,15 @@ class SpanFetch:
         """Return how many bytes to receive next of an answer that ends at ``stop``; 0 at the end of it or of the run.
 
         Windows end at multiples of their size, so that each fills whole pages, and at the end of a part, so that no
-        connection begins a part while its last one is at stake; parts smaller than a window share one.
+        connection begins a part while its last one is at stake. Parts smaller than a window share one: as many as are
+        whole, or what the last window received of a part would be at stake beside all of this one.
         """
-        start, part_size = self._tally.offset, self._plan.part_size
-        nbytes = self._window - start % self._window
-        if part_size >= MIN_WINDOW:
-            nbytes = min(nbytes, part_size - start % part_size)
+        start, part_size, window = self._tally.offset, self._plan.part_size, self._window
+        begun = start % part_size  # bytes of a part that is not finished
+        if part_size < MIN_WINDOW:
+            nbytes = min(window, max(part_size, window - window % part_size) - begun)
+        else:
+            nbytes = min(window - start % window, part_size - begun)
         nbytes = self._listener.allowed(nbytes)
         with self._claiming:
             nbytes = max(0, min(nbytes, stop - start, self._tally.stop - start))

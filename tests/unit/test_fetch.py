@@ -15,7 +15,7 @@ import pytest
 from fastdl.access import FileReader, Writer
 from fastdl.digest import Hasher
 from fastdl.errors import DiskError, NetworkError, ObjectChanged, RangeMismatch, Refused, Truncated
-from fastdl.fetch import WINDOW, WORTH_CONTINUING, SpanFetch, next_window, rehash
+from fastdl.fetch import MIN_WINDOW, WINDOW, WORTH_CONTINUING, SpanFetch, next_window, rehash
 from fastdl.http import Transport
 from fastdl.messages import Fetch, Line, Request
 from fastdl.plan import Plan, Run
@@ -176,9 +176,11 @@ def test_windows_follow_the_line(took: float, window: int, then: int) -> None:
         (40_000, 0.0, 40_000, [4096 - 40_000 % 4096, *[16_384 - 40_960 % 16_384], 30_848, *[40_000] * 8]),
         (100_000, 0.1, 0, None),
         (64 * KIB, 1.0, 393_216, [4096, 2048, 640]),
-        # Parts smaller than a window share one.
-        (16_383, 0.0, 0, [4096, 12_288, *[16_384] * 23, 6784]),
-        (5_000, 0.0, 0, [4096, 12_288, *[16_384] * 23, 6784]),
+        # Parts smaller than a window share one, as many as are whole.
+        (16_383, 0.0, 0, [4096, 12_287, *[16_383] * 23, 6808]),
+        (5_000, 0.0, 0, [4096, 10_904, *[15_000] * 25, 10_000]),
+        (9_000, 0.0, 0, [4096, 4904, *[9_000] * 43, 4_000]),
+        (1_000, 0.0, 7_000, [4000, *[16_000] * 24, 5_000]),
         (16_384, 0.0, 0, [4096, 12_288, *[16_384] * 23, 6784]),
     ],
 )
@@ -197,7 +199,17 @@ def test_windows_end_at_multiples_of_their_size_and_at_the_end_of_a_part(
     else:  # neither fast nor slow: pages, but for the ends of parts
         assert seen == steps(100_000, 4096)
     assert sum(seen) == len(DATA) - start
+    assert at_stake(part_size, start, seen) <= max(part_size, MIN_WINDOW)
     assert made.ears.digests == digests_of(plan, first, plan.count)
+
+
+def at_stake(part_size: int, start: int, windows: list[int]) -> int:
+    """Return the most bytes that were ever received and in no finished part, while a window was stored."""
+    most = 0
+    for nbytes in windows:
+        most = max(most, start % part_size + nbytes)
+        start += nbytes
+    return most
 
 
 def steps(part_size: int, window: int) -> list[int]:
@@ -221,7 +233,7 @@ def test_a_window_is_told_after_it_was_stored_and_stored_after_what_was_told_is_
             patch.setattr(os, "pwrite", noted)
             made.span(plan, Run(0, 1)).run()
     digests = (made.ears.digests[0],)
-    windows = [(0, 4096, 4096), (4096, 5904, 12_288)]
+    windows = [(0, 4096, 4096), (4096, 5904, 5904)]
     expected: list[tuple[str, Any]] = []
     for start, nbytes, asked in windows:
         expected += [("allowed", asked), ("settle", None), ("write", (start, nbytes)), ("progress", nbytes)]

@@ -31,6 +31,7 @@ _BLOWS = {
     "delete_cp": 2,
 }
 _HOWS = {"flip": 16, "cut": 4, "extend": 3, "delete": 3, "junk": 2, "swap": 2, "older": 3}
+_SHOWN_WITHOUT_HASHING = {"part": {"cut": 3, "extend": 1, "junk": 1, "swap": 4}, "cp": {"flip": 4, "cut": 2, "junk": 1}}
 
 
 def make(seed: int) -> Schedule:
@@ -114,6 +115,10 @@ def _interrupted(rng: random.Random, last: Flags, size: int) -> list[Step]:
     blow = Blow(kind, "marks", max(1, int(parts * rng.uniform(0.1, 0.8))), 0)
     each = max(1, size // rng.choice((3, 4, 6, 9)))
     steps: list[Step] = [Run(last, blows=(blow,), first=each, each=each, held=rng.choice((2, 3, 3, 4)))]
+    if rng.random() < 0.2:  # marks that are trusted must still be marks, and of this very file
+        what = _pick(rng, {"part": 2, "cp": 1})
+        damage = Damage(what, _pick(rng, _SHOWN_WITHOUT_HASHING[what]), rng.randrange(1001))
+        return [*steps, damage, Run(replace(last, resume="trust"))]
     if rng.random() < 0.75:
         steps.append(_damage(rng, unfinished=True))
     if rng.random() < 0.2:

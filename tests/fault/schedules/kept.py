@@ -28,5 +28,10 @@ KEPT: dict[str, Schedule] = {
         (Run(Flags(part_size=7), faults=(Fault("zeros", 1), Fault("whole_chunked", 3)), each=1),),
         Flags(part_size=7),
     ),
+    "a kill lost half a part more than 16 KiB for each connection": Schedule(
+        603906,
+        Thing(117_015),
+        (Run(Flags(part_size=500, connections=2), blows=(Blow("kill", "marks", 23),), first=4875),),
+    ),
 }
 """What was wrong -> the schedule that showed it, shrunk."""
