@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _STDERR = 2
+_SOON = 0.001  # seconds until a stop that was dropped is tried again: the finalizer it met has ended by then
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -30,22 +31,41 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into one clean stop; a second one ends at once."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into one clean stop; a second one ends at once.
+
+    Python drops what a handler raises while a finalizer or a callback of the interpreter's runs: it is raised again.
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
         for each in _SIGNALS:
             signal.signal(each, lambda number, _: os._exit(128 + number))
         raise Stopped(number)
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, Stopped):
+            hook(what)
+            return
+        number = what.exc_value.number
+
+        def again(_number: int, _frame: FrameType | None) -> None:
+            raise Stopped(number)
+
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+    before = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGALRM)}
+    hook = sys.unraisablehook
+    sys.unraisablehook = dropped
     for number in _SIGNALS:
         if before[number] is not signal.SIG_IGN:  # nohup
             signal.signal(number, stop)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
 
 
 def fill_standard_streams() -> None:

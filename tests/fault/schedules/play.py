@@ -77,6 +77,7 @@ class Player:
         self._older: dict[str, bytes] = {}
         self._others: list[Born] = []
         self._struck: list[str] = []
+        self._expected = ""  # what --checksum is given
         self._disturbed = False  # something was done to files since the last success
         self._spoilt = False  # or to bytes on their way
 
@@ -119,11 +120,11 @@ class Player:
         shop.open(run)
         version = shop.version
         checksum = self._schedule.checksum
-        expected = "" if checksum == "none" else f"{checksum}={version.digest(checksum)}"
+        self._expected = "" if checksum == "none" else f"{checksum}={version.digest(checksum)}"
         self._others.clear()
         self._struck.clear()
         began = time.monotonic()
-        born = self._nursery.start(*arguments(run, shop.server.port, expected), cwd=folder)
+        born = self._nursery.start(*arguments(run, shop.server.port, self._expected), cwd=folder)
         try:
             for blow in run.blows:
                 if self._await(born, blow):
@@ -203,7 +204,8 @@ class Player:
             self._end(born, _SIGNALS[kind.rstrip("2")], twice=kind.endswith("2"))
         elif kind == "second":
             beside = Run(self._flags(blow.amount))
-            self._others.append(self._nursery.start(*arguments(beside, self._shop.server.port, ""), cwd=self._folder))
+            line = arguments(beside, self._shop.server.port, self._expected)
+            self._others.append(self._nursery.start(*line, cwd=self._folder))
         elif kind in _BEHIND and self._shop.holding.is_set():  # else it may be the very instant of publishing
             behind_its_back(self._folder / _BEHIND[kind], "delete" if kind.startswith("delete") else "cut")
             self._disturbed = True
