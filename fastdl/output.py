@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdl.access import write_whole
-from fastdl.errors import Busy, DiskError, UsageError, disk_errors
+from fastdl.disk import fallocate, part_path_of, sync_directory, umask
+from fastdl.errors import Busy, DiskError, disk_errors
 from fastdl.header import STAMP
 from fastdl.locks import inode, is_named, lock, release
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastdl.header import Stored
 
-_NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 # What open says of a name that means nothing, a link, a directory, a socket, or a file of somebody else's.
 _NOT_OURS = frozenset((errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ETXTBSY))
-_NOT_THE_NAMES = frozenset((errno.EIO, errno.ENOMEM, errno.ESTALE))  # faults, whatever name was given
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -120,7 +118,7 @@ class Output:
         self.check()
         try:
             os.ftruncate(self.fd, self._size or 0)
-            mode = 0o666 & ~_umask()
+            mode = 0o666 & ~umask()
             with suppress(FileNotFoundError):
                 mode &= self.path.lstat().st_mode
             os.fchmod(self.fd, mode)
@@ -130,7 +128,7 @@ class Output:
                 raise DiskError(f"{self.part_path}: another process truncated, removed or replaced it")
             self.part_path.replace(self.path)
             if fsync:
-                _sync_directory(self.path.parent)
+                sync_directory(self.path.parent)
         except OSError as error:
             raise DiskError(
                 f"{self.path}: cannot be published: {error.strerror}; the bytes are kept in {self.part_path}"
@@ -144,7 +142,7 @@ class Output:
         """
         try:
             os.fsync(self.fd)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         except OSError as error:
             raise DiskError(f"{self.path}: cannot be made durable: {error.strerror}") from None
 
@@ -172,55 +170,11 @@ class Output:
             raise DiskError(f"{self.part_path}: the disk did not keep it: {error.strerror}; start over") from None
 
     def _reserve(self, length: int) -> None:
-        if _fallocate(self.fd, length):
+        if fallocate(self.fd, length):
             return
         room = os.fstatvfs(self.fd)
         if room.f_bavail * room.f_frsize < length - os.fstat(self.fd).st_blocks * 512:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def part_path_of(path: Path) -> Path:
-    """Return where the unfinished bytes of ``path`` live: in the same directory, so that rename can publish them."""
-    return path.with_name(path.name + ".part")
-
-
-def check_path(path: Path) -> None:
-    """Refuse an output that cannot be one, before anything is asked of the network.
-
-    Raises:
-        UsageError: a directory, device, socket or pipe is there.
-        DiskError: its directory is missing or not writable.
-    """
-    try:
-        with suppress(FileNotFoundError):
-            part_path_of(path).lstat()  # its name is longer
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        mode = stat.S_IFREG
-    except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) in _NOT_THE_NAMES:
-            raise DiskError(f"{path}: {error}") from None
-        raise UsageError(f"{str(path)!r} cannot be an output: {error}") from None
-    if not stat.S_ISREG(mode):
-        raise UsageError(f"{path}: exists and is no regular file")
-    with disk_errors(path.parent):
-        if not path.parent.is_dir():
-            raise DiskError(f"{path.parent}: no such directory")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DiskError(f"{path.parent}: not writable")
-
-
-def check_room(path: Path, size: int) -> None:
-    """Refuse an object that the file system cannot hold, before anything is planned for it.
-
-    Raises:
-        DiskError: there is less room.
-    """
-    with disk_errors(path.parent):
-        room = os.statvfs(path.parent)
-    free = room.f_bavail * room.f_frsize
-    if size > free:
-        raise DiskError(f"{path}: no room for {size} bytes: {free} are free")
 
 
 def create_output(path: Path) -> Output:
@@ -300,40 +254,3 @@ def _remove_leftover(part_path: Path, path: Path) -> None:
         part_path.unlink()
     finally:
         release(fd)
-
-
-def _fallocate(fd: int, size: int) -> bool:
-    """Reserve blocks by the system call itself; False where the file system cannot.
-
-    Not ``os.posix_fallocate``: where the call is missing glibc writes one byte into each 4 KiB, 2.7e8 times for 1 TiB.
-    """
-    if size == 0 or not sys.platform.startswith("linux"):
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    call = libc.fallocate
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    while call(fd, 0, 0, size) != 0:
-        code = ctypes.get_errno()
-        if code in _NO_FALLOCATE:
-            return False
-        if code != errno.EINTR:
-            raise OSError(code, os.strerror(code))
-    return True
-
-
-def _umask() -> int:
-    """Return the process's umask; os.umask could only tell by changing it under other threads' feet."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
-        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
+from fastdl.disk import check_path, part_path_of
 from fastdl.errors import Archived, DiskError, IntegrityError, NotFound, ObjectChanged, UsageError, disk_errors
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
 from fastdl.http import Transport
-from fastdl.output import Output, check_path, create_output, part_path_of, reopen_output
+from fastdl.output import Output, create_output, reopen_output
 from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe, why_not_same
 from fastdl.progress import ProgressEvent, Teller

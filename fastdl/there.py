@@ -8,9 +8,9 @@ import stat
 from typing import TYPE_CHECKING, Self
 
 from fastdl.checkpoint import open_checkpoint
+from fastdl.disk import part_path_of
 from fastdl.errors import DiskError, NotFound, UsageError, disk_errors
 from fastdl.locks import is_named, lock, release
-from fastdl.output import part_path_of
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastdl import ordered
+from fastdl.disk import check_room
 from fastdl.errors import IntegrityError
 from fastdl.follower import Follower, Frontier
 from fastdl.header import Header
-from fastdl.output import check_room
 from fastdl.plan import Plan, make_plan
 from fastdl.proof import Claims, verify
 from fastdl.ranged import RangedDownload

@@ -180,7 +180,7 @@ def test_a_disk_too_small_for_a_second_file(server: Server, output: Path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr("fastdl.output._fallocate", full)
+        patched.setattr("fastdl.output.fallocate", full)
         with pytest.raises(fastdl.DiskError, match="no room"):
             keep(server, output)
     assert leftovers(output.parent) == ["object", "object.cp"]

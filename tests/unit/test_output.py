@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fastdl import disk
 from fastdl import output as module
-from fastdl.errors import Busy, DiskError, UsageError
+from fastdl.disk import part_path_of
+from fastdl.errors import Busy, DiskError
 from fastdl.header import STAMP, Stored
-from fastdl.output import Output, check_path, check_room, create_output, part_path_of, reopen_output
+from fastdl.output import Output, create_output, reopen_output
 from fastdl.plan import Plan
 from fastdl.validator import Validator
 
@@ -315,49 +317,6 @@ def test_discarding_never_removes_another_file(path: Path) -> None:
     assert path.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("kind", ["directory", "symlink", "fifo", "device"])
-def test_an_output_that_can_be_none_is_refused(path: Path, kind: str) -> None:
-    """Before anything is asked of the network; the text says it once."""
-    if kind == "directory":
-        path.mkdir()
-    elif kind == "symlink":
-        path.symlink_to("target")
-    elif kind == "fifo":
-        os.mkfifo(path)
-    target = Path("/dev/null") if kind == "device" else path
-    with pytest.raises(UsageError) as caught:
-        check_path(target)
-    assert str(caught.value) == f"{target}: exists and is no regular file"
-
-
-@pytest.mark.parametrize("name", ["x" * 256, "a\0b", "a\ud800"], ids=["long", "NUL", "surrogate"])
-def test_an_impossible_name_is_refused(tmp_path: Path, name: str) -> None:
-    """Too long or with a NUL: a usage error and no traceback."""
-    with pytest.raises(UsageError, match="cannot be an output"):
-        check_path(tmp_path / name)
-
-
-def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
-    """It is not made: a mistyped path should not fill another disk."""
-    with pytest.raises(DiskError, match="missing: no such directory"):
-        check_path(tmp_path / "missing" / "out")
-
-
-def test_a_name_too_long_for_the_partial_file_is_refused(tmp_path: Path) -> None:
-    """Before anything is asked of the network."""
-    check_path(tmp_path / ("x" * 250))
-    with pytest.raises(UsageError, match=r"cannot be an output: .*too long"):
-        check_path(tmp_path / ("x" * 251))
-
-
-def test_ordinary_outputs_are_accepted(path: Path) -> None:
-    """A new name, and an existing file."""
-    check_path(path)
-    path.write_bytes(b"old")
-    check_path(path)
-    assert path.read_bytes() == b"old"
-
-
 @contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
     """Let the kernel give this process only so many more descriptors."""
@@ -403,8 +362,8 @@ def test_where_blocks_cannot_be_reserved_the_file_is_sparse(
     """The length is right all the same, and so is the stamp behind it."""
     if where == "procfs":  # the kernel's own refusal
         with Path("/proc/self/comm").open("rb+", buffering=0) as file:
-            assert module._fallocate(file.fileno(), 10) is False
-        monkeypatch.setattr(module, "_fallocate", lambda *_: False)
+            assert disk.fallocate(file.fileno(), 10) is False
+        monkeypatch.setattr(module, "fallocate", lambda *_: False)
     else:
         monkeypatch.setattr(sys, "platform", "darwin")
         monkeypatch.setattr(ctypes, "CDLL", None)
@@ -416,35 +375,6 @@ def test_where_blocks_cannot_be_reserved_the_file_is_sparse(
         assert status.st_blocks * 512 < 10**6
 
 
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOSPC, errno.EIO])
-def test_reserving_goes_on_after_an_interruption(path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal is no answer; the answer that comes then tells whether to do without, or to stop."""
-    answers = [errno.EINTR, errno.EINTR, code, 0]
-    asked: list[tuple[int, ...]] = []
-
-    def fallocate(*arguments: int) -> int:
-        asked.append(arguments)
-        ctypes.set_errno(answers[0])
-        return -1 if answers.pop(0) else 0
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(fallocate=fallocate))
-    with closing(create_output(path)) as output:
-        if code in (errno.ENOSPC, errno.EIO):
-            with pytest.raises(OSError, match=os.strerror(code)) as caught:
-                module._fallocate(output.fd, 5)
-            assert caught.value.errno == code
-        else:
-            assert module._fallocate(output.fd, 5) is False
-        assert asked == [(output.fd, 0, 0, 5)] * 3
-        assert module._fallocate(output.fd, 5) is True
-
-
-def test_a_length_beyond_32_bits_reaches_the_kernel(path: Path) -> None:
-    """It would be cut to its lower half without a word."""
-    with closing(create_output(path)) as output, pytest.raises(OSError, match=r"No space left|File too large"):
-        module._fallocate(output.fd, 2**60)
-
-
 def test_an_empty_object_is_published_empty(path: Path) -> None:
     """No byte of the stamp stays behind."""
     with closing(create_output(path)) as output:
@@ -453,19 +383,12 @@ def test_an_empty_object_is_published_empty(path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-def test_nothing_to_reserve_is_no_system_call(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fallocate(2) refuses a length of zero."""
-    monkeypatch.setattr(ctypes, "CDLL", None)
-    with closing(create_output(path)) as output:
-        assert module._fallocate(output.fd, 0) is False
-
-
 @pytest.mark.parametrize(("missing", "fits"), [(0, True), (3, False)])
 def test_room_for_a_sparse_file_is_looked_for(
     path: Path, monkeypatch: pytest.MonkeyPatch, missing: int, *, fits: bool
 ) -> None:
     """What the file has already needs no room; a byte that has none is an error before the first one is used."""
-    monkeypatch.setattr(module, "_fallocate", lambda *_: False)
+    monkeypatch.setattr(module, "fallocate", lambda *_: False)
     with closing(create_output(path)) as output:
         os.pwrite(output.fd, bytes(30 * 4096), 0)
         has = os.fstat(output.fd).st_blocks * 512
@@ -477,32 +400,6 @@ def test_room_for_a_sparse_file_is_looked_for(
         else:
             with pytest.raises(DiskError, match=f"no room for {size} bytes: No space left on device"):
                 output.allocate(size)
-
-
-@pytest.mark.parametrize("free", [0, 3, 999, 3 * 10**9])
-def test_an_object_larger_than_the_room_is_refused(path: Path, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What only root may use does not count; what fits to the byte is accepted."""
-    room(monkeypatch, free)
-    check_room(path, free)
-    check_room(path, free // 2)
-    with pytest.raises(DiskError) as caught:
-        check_room(path, free + 1)
-    assert str(caught.value) == f"{path}: no room for {free + 1} bytes: {free} are free"
-
-
-def test_a_directory_that_takes_no_new_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file is made in it, so writing and searching must be allowed."""
-    asked = []
-
-    def access(where: Path, mode: int) -> bool:
-        asked.append((where, mode))
-        return False
-
-    monkeypatch.setattr(os, "access", access)
-    with pytest.raises(DiskError) as caught:
-        check_path(path)
-    assert str(caught.value) == f"{path.parent}: not writable"
-    assert asked == [(path.parent, os.W_OK | os.X_OK)]
 
 
 def test_a_name_that_is_taken_in_the_same_moment_is_busy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -554,43 +451,6 @@ def test_closing_gives_lock_and_descriptors_back(path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(kept)
     assert open_descriptors() == descriptors
-
-
-@pytest.mark.parametrize("unreadable", [OSError("no /proc"), "", "Umask:\tjunk\n"])
-def test_the_umask_is_found_without_the_kernels_word_too(
-    path: Path, unreadable: OSError | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By setting it, and setting it back."""
-
-    def read_text(*_: object) -> str:
-        if isinstance(unreadable, OSError):
-            raise unreadable
-        return unreadable
-
-    masks: list[int] = []
-    really = os.umask
-
-    def noted(mask: int) -> int:
-        masks.append(mask)
-        return really(mask)
-
-    with umask(0o027), written(path) as output:
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_text", read_text)
-            patch.setattr(os, "umask", noted)
-            output.publish(fsync=False)
-        assert masks == [0o077, 0o027]  # whatever another thread creates meanwhile is nobody else's to read
-        assert os.umask(0o027) == 0o027
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-
-
-def test_the_umask_is_not_touched_where_the_kernel_tells_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other threads may be creating files."""
-    with umask(0o027), written(path) as output:
-        monkeypatch.setattr(os, "umask", None)
-        output.publish(fsync=False)
-        monkeypatch.undo()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_durable_publication_syncs_the_bytes_then_renames_then_syncs_the_name(
@@ -673,19 +533,6 @@ def test_a_file_made_durable_is_synced_and_then_its_name(
         else:
             output.sync()
     assert synced == [False, True][: fails or 2]
-
-
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM, errno.ESTALE])
-def test_a_fault_of_the_disk_is_no_fault_of_the_name(path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever gave the name can do nothing about it."""
-
-    def fail(_: Path) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(Path, "lstat", fail)
-    with pytest.raises(DiskError, match=os.strerror(code)) as caught:
-        check_path(path)
-    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_nothing_is_synced_unasked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
