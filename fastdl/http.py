@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import ssl
 import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+from urllib.parse import unquote, urljoin
 
 import urllib3
 from urllib3.util import create_urllib3_context, make_headers
 
 from fastdl.connections import POOLS, asking, was_broken
 from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
-from fastdl.redact import keep_secrets, printable, redacted_url
+from fastdl.redact import keep_secrets, redacted_url
 from fastdl.translate import FOREIGN, translated, translation
+from fastdl.urls import ascii_host, origin, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,10 +67,8 @@ class Response:
             return count
         try:
             raise failure  # out here, where what was raised is not its context
-        finally:
-            del (
-                failure
-            )  # in this frame, which its traceback holds, it would keep buffers and sockets until a collection
+        finally:  # in this frame, which its traceback holds, it would keep buffers and sockets until a collection
+            del failure
 
     @property
     def ended_by_nothing(self) -> bool:
@@ -161,7 +158,7 @@ class Transport:
         if self._proxied and parts.scheme == "http":
             target = parts._replace(fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
         options = {"ssl_context": self._context} if parts.scheme == "https" else None
-        host = _ascii_host(parts)
+        host = ascii_host(parts)
         # What urllib3 would have to percent-encode it may; everything else goes out as it is.
         exact = target if re.fullmatch(r"[!-~]+", target) else None
         with translated(request.url), asking(exact):
@@ -189,47 +186,6 @@ class Transport:
                         raise
                     fresh = True
         return Response(raw, request)
-
-
-def split_url(url: str) -> SplitResult:
-    """Return the pieces of an absolute http or https URL.
-
-    Raises:
-        UsageError: it is not one, or holds characters that could smuggle a header.
-    """
-    # What cannot be read as a URL is not shown: a password may stand in any place of it.
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        parts = None
-    if parts is None:  # said out here, where what was raised, and quotes the URL, is not the error's context
-        raise UsageError("the URL cannot be read: check host and port; in a password #, / and ? are %23, %2F and %3F")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError("the URL is not an absolute http or https one")
-    if not {" ", "\\"}.isdisjoint(parts.netloc):  # browsers read a backslash as the end of the host
-        raise UsageError("the URL's host cannot be told for sure: it holds a space or a backslash")
-    if any(ord(char) < ord(" ") or char == "\x7f" for char in url):
-        raise UsageError("the URL holds control characters")
-    return parts
-
-
-def environment_proxy(url: str) -> str:
-    """Return the proxy that the environment names for ``url``; empty for none."""
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return ""
-    parts = split_url(url)
-    if proxy_bypass_environment(parts.netloc.rpartition("@")[2]):
-        return ""
-    proxies = getproxies_environment()
-    proxy: str = proxies.get(parts.scheme) or proxies.get("all") or ""
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Return what credentials are bound to: scheme, host and port."""
-    parts = split_url(url)
-    return parts.scheme, _ascii_host(parts), parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _redirected(request: Request, location: str) -> Request:
@@ -282,14 +238,6 @@ def _tls_context(line: Line) -> ssl.SSLContext:
     else:
         context.load_default_certs()
     return context
-
-
-def _ascii_host(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    try:
-        return host if host.isascii() else host.encode("idna").decode("ascii")
-    except UnicodeError:
-        raise UsageError(f"{printable(host)!r} is not a host name") from None
 
 
 def _was_idle(error: urllib3.exceptions.ProtocolError) -> bool:

@@ -10,11 +10,11 @@ from urllib.parse import unquote
 from urllib.request import getproxies_environment
 
 from fastdl.errors import UsageError
-from fastdl.http import environment_proxy, split_url
 from fastdl.messages import Line
 from fastdl.names import is_safe_name
 from fastdl.redact import printable, redacted_url
 from fastdl.retry import Backoff
+from fastdl.urls import environment_proxy, split_url
 
 if TYPE_CHECKING:
     from fastdl.digest import Expected

@@ -11,11 +11,12 @@ from urllib.parse import unquote, urlsplit
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
 from fastdl.errors import FastdlError, NetworkError, Refused, Truncated, UsageError
-from fastdl.http import Transport, origin
+from fastdl.http import Transport
 from fastdl.probe import ask_whole
 from fastdl.redact import printable
 from fastdl.retry import Attempts
 from fastdl.sums import find_digests
+from fastdl.urls import origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -54,7 +54,8 @@ TESTS = {
     "checkpoint": ("unit/test_checkpoint", "property/test_checkpoint"),
     "disk": ("unit/test_disk", "unit/test_output"),
     "output": ("unit/test_output",),
-    "http": ("unit/test_urls", "unit/test_http", "unit/test_redirect", "unit/test_tls", "unit/test_slot"),
+    "http": ("unit/test_http", "unit/test_redirect", "unit/test_tls", "unit/test_slot"),
+    "urls": ("unit/test_urls", "unit/test_redirect"),
     "fetch": ("unit/test_fetch", "unit/test_slot", "property/test_digest"),
 }
 # Of the eleven other operators that could stand in each place two are tried: more would only add what dies at once.

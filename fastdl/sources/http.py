@@ -7,11 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 from urllib3.util import make_headers
 
-from fastdl.http import split_url
 from fastdl.messages import Request
 from fastdl.redact import redacted_url, unsigned_url
 from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
 from fastdl.sources.oss_errors import said
+from fastdl.urls import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

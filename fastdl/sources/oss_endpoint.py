@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from fastdl.errors import UsageError
-from fastdl.http import split_url
 from fastdl.redact import printable
+from fastdl.urls import split_url
 
 ADDRESSING = ("auto", "virtual", "path", "cname")
 # What may stand for an endpoint: the one of this kind, in the region. Source: OSS's list of regions and endpoints.

@@ -21,9 +21,10 @@ from alibabacloud_oss_v2.types import Credentials
 
 from fastdl.connections import patience
 from fastdl.errors import AccessDenied, NetworkError, UsageError
-from fastdl.http import Transport, environment_proxy, split_url
+from fastdl.http import Transport
 from fastdl.messages import Line, Request
 from fastdl.redact import keep_secrets, printable
+from fastdl.urls import environment_proxy, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

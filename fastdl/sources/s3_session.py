@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fastdl.errors import AccessDenied, UsageError
-from fastdl.http import split_url
 from fastdl.redact import keep_secrets, printable
+from fastdl.urls import split_url
 
 try:
     import botocore

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fastdl
-from fastdl.http import split_url
+from fastdl.urls import split_url
 from tests.e2e.command import left_to_workers, names, run
 from tests.servers.scripted import Exchange, Handler, ranged, redirect, routes, script, serving, status
 

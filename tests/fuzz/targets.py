@@ -20,7 +20,7 @@ from fastdl.contract import check_partial, content_length, parse_content_range, 
 from fastdl.digest import Digest, parse_checksum
 from fastdl.errors import DiskError, FastdlError, ProtocolError, Refused, UsageError
 from fastdl.header import Header, decode
-from fastdl.http import Transport, _redirected, environment_proxy, origin
+from fastdl.http import Transport, _redirected
 from fastdl.job import file_name
 from fastdl.messages import Line, Request
 from fastdl.names import is_safe_name
@@ -33,6 +33,7 @@ from fastdl.sources.base import clock_ahead, describe_plainly
 from fastdl.sources.http import HttpSource
 from fastdl.sources.s3_errors import explain_s3, region_of, skew_of
 from fastdl.sums import find_digests
+from fastdl.urls import environment_proxy, origin
 from fastdl.validator import Validator
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import pytest
 
 from fastdl.contract import range_header
 from fastdl.errors import FastdlError, ProtocolError, UsageError
-from fastdl.http import MAX_REDIRECTS, USER_AGENT, origin, split_url
+from fastdl.http import MAX_REDIRECTS, USER_AGENT
 from fastdl.messages import Request
+from fastdl.urls import origin, split_url
 from tests.servers.scripted import (
     Handler,
     ranged,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastdl.errors import UsageError
-from fastdl.http import environment_proxy, origin, split_url
+from fastdl.urls import environment_proxy, origin, split_url
 
 UNREADABLE = "the URL cannot be read: check host and port; in a password #, / and ? are %23, %2F and %3F"
 
