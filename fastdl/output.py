@@ -32,12 +32,12 @@ class Output:
     without a word, over a hole, but never as far as the stamp.
     """
 
-    def __init__(self, path: Path, name: Path, fd: int, stamp: bytes | None) -> None:
+    def __init__(self, path: Path, name: Path, fd: int, stamp: bytes, *, sealed: bool = False) -> None:
         self.path = path
         self.part_path = part_path_of(path)
         self.fd = fd
-        self.sealed = stamp is None  # was cut to the object's size already: what it holds must be hashed
-        self.stamp = os.urandom(STAMP) if stamp is None else stamp
+        self.sealed = sealed  # was cut to the object's size already: what it holds must be hashed
+        self.stamp = stamp
         with disk_errors(name):
             self.inode = inode(fd)
         self.published = name == path  # under its final name already: nothing of it may be changed
@@ -225,7 +225,7 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
             if stamp == stored.stamp and name == part_path:
                 return Output(path, name, fd, stamp)
             if stamp == b"" and complete and (name == path or inode(fd) == stored.inode):
-                return Output(path, name, fd, None)
+                return Output(path, name, fd, stored.stamp, sealed=True)
         except BaseException:
             os.close(fd)
             raise

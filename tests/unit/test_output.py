@@ -557,6 +557,10 @@ def test_an_unfinished_output_that_was_cut_already_is_taken_only_if_all_is_marke
         again.allocate(len(DATA))
         assert again.sealed is False
         again.check()
+    again = reopen_output(path, known, complete=True)  # killed again: it must not have become another file
+    assert again is not None
+    with closing(again):
+        again.allocate(len(DATA))
         again.publish(fsync=False)
     assert path.read_bytes() == DATA
 
