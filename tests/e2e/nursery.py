@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PATIENCE = 60.0  # seconds until a run counts as a hang; only failing tests ever take as long
 GONE = 2.0  # seconds that workers may outlive their command
 _ROOT = Path(__file__).resolve().parents[2]
+_SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER. Source: prctl(2)
 _GLANCE = 0.002  # seconds between looks at children that offer no event
 # As a download does, and a look; the last two are click's and Python's own, for the first short flag and host name.
@@ -143,6 +144,8 @@ class Nursery:
         """
         self._count += 1
         out, err = (self._folder / f"{name}-{self._count % 16}" for name in ("out", "err"))
+        for each in (out, err):  # who is killed at once says nothing, and not what the one before said
+            each.write_bytes(b"")
         order = {
             "arguments": list(map(str, arguments)),
             "cwd": str(cwd or self._folder),
@@ -204,9 +207,11 @@ def nursery(folder: Path, *, gone: float = GONE, backoff: float | None = None) -
 
 
 def _bear(order: dict[str, Any]) -> int:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the child is the command
     pid = os.fork()
     if pid == 0:
         _live(order)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 
@@ -220,9 +225,9 @@ def _live(order: dict[str, Any]) -> NoReturn:
         os.close(fd)
     os.chdir(order["cwd"])
     os.environ.update(order["variables"])
-    for number in (signal.SIGHUP, signal.SIGTERM):  # a campaign under nohup ignores the first
+    for number in _SIGNALS:  # as the command's first lines leave them; nohup and shells' background ignore some
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # and one in the background of a shell this
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     sys.argv[:] = ["fastdl", *order["arguments"]]
     if order["judge"] is not None:
         watch_me(order["judge"])

@@ -453,6 +453,26 @@ def test_closing_gives_lock_and_descriptors_back(path: Path) -> None:
     assert open_descriptors() == descriptors
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_cannot_be_locked_is_removed_unless_it_is_anothers(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+) -> None:
+    """What was made an instant ago goes again; what somebody put in its place stays."""
+
+    def lock(*_: object) -> None:
+        if replaced:
+            part_path_of(path).unlink()
+            part_path_of(path).write_bytes(b"another's")
+        raise Busy("taken")
+
+    descriptors = open_descriptors()
+    monkeypatch.setattr(module, "lock", lock)
+    with pytest.raises(Busy, match="taken"):
+        create_output(path)
+    assert names(path.parent) == (["out.part"] if replaced else [])
+    assert open_descriptors() == descriptors
+
+
 def test_a_durable_publication_syncs_the_bytes_then_renames_then_syncs_the_name(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
