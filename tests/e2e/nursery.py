@@ -37,7 +37,7 @@ _GLANCE = 0.002  # seconds between looks at children that offer no event
 # As a download does, and a look; the last two are click's and Python's own, for the first short flag and host name.
 _IMPORTS = (
     *("fastdl.api", "fastdl.cli", "fastdl.commands.get", "fastdl.commands.verify", "fastdl.kept", "fastdl.prefork"),
-    *("fastdl.repair", "fastdl.verification", "difflib", "encodings.idna"),
+    *("fastdl.repair", "fastdl.verification", "difflib", "encodings.ascii", "encodings.idna"),
 )
 _BACKING_OFF = ("fastdl.api", "fastdl.verification")  # who calls make_backoff
 # What a command may inherit; a test's own variables come beside it.

@@ -12,7 +12,18 @@ import pytest
 
 import fastdl
 from tests.e2e.processes import PATIENCE, running_any
-from tests.servers.scripted import Pattern, ranged, serving
+from tests.servers.scripted import (
+    Exchange,
+    Handler,
+    Pattern,
+    hang_up,
+    ranged,
+    reset_after,
+    serving,
+    status,
+    truncate_after,
+    wrong_content_range,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -314,3 +325,44 @@ def test_the_import_is_light(tmp_path: Path, server: Server) -> None:
     (tmp_path / "worker").mkdir()
     script = "import sys\nimport fastdl.worker\nprint(sorted({'numpy', 'rich', 'click'} & set(sys.modules)))\n"
     assert run_script(tmp_path / "worker", server, script).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        hang_up,
+        reset_after(1 << 19),
+        truncate_after(1 << 19),
+        status(404),
+        status(503),
+        wrong_content_range("bytes 1-2/3"),
+    ],
+    ids=["hang_up", "reset", "truncated", "missing", "busy", "contradiction"],
+)
+def test_downloads_that_fail_leave_no_descriptor_to_a_collection(tmp_path: Path, fault: Handler) -> None:
+    """A loader that tries again and again, and collects seldom, must not run out of them."""
+    script = """
+import gc, os, fastdl
+
+def attempt():
+    try:
+        fastdl.download(URL, OUT + "/a", retry=0)
+    except fastdl.FastdlError:
+        return len(os.listdir("/proc/self/fd"))
+
+attempt()
+gc.disable()
+print(len({attempt() for _ in range(5)}))
+"""
+    with serving(fault_always(fault)) as server:
+        assert run_script(tmp_path, server, script) == "1\n"
+
+
+def fault_always(fault: Handler) -> Handler:
+    """Answer every request with the fault."""
+
+    def handle(exchange: Exchange) -> None:
+        exchange.otherwise = ranged(PATTERN)
+        fault(exchange)
+
+    return handle

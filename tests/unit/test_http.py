@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import socket
 import threading
 import time
 import tracemalloc
+import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,7 +42,9 @@ from tests.servers.tls import certificate
 from tests.unit.asking import DATA, client, fetch, read, spoilt
 
 if TYPE_CHECKING:
-    from fastdl.http import Response
+    from collections.abc import Iterator
+
+    from fastdl.http import Response, Transport
 
 
 def test_a_body_is_received_into_the_very_buffer() -> None:
@@ -502,3 +507,41 @@ def test_a_coded_body_is_given_as_it_is() -> None:
     coded = gzip.compress(b"x" * 1000)
     with serving(ranged(coded, extra_headers={"Content-Encoding": "gzip"})) as server:
         assert fetch(server.url())[1] == coded
+
+
+class Buffer(bytearray):
+    """A buffer whose end can be seen."""
+
+
+@pytest.mark.parametrize("fault", [reset_after(1000), chunked(DATA, b"zz\r\n")])
+def test_an_error_lets_go_of_what_was_being_received(fault: Handler) -> None:
+    """At once, not at some collection: it would keep buffers and sockets meanwhile."""
+    with serving(spoilt(fault)) as server, client() as transport, without_collections():
+        buffer = Buffer(len(DATA))
+        gone = weakref.ref(buffer)
+        assert _fails(transport, server.url(), buffer)
+        del buffer
+        assert gone() is None
+
+
+def _fails(transport: Transport, url: str, buffer: Buffer) -> bool:
+    response = transport.open(Request(url))
+    try:
+        while response.readinto(memoryview(buffer)):
+            pass
+    except NetworkError:
+        return True
+    finally:
+        response.finish()
+    return False
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Let nothing be collected that refers to itself."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -453,21 +453,22 @@ def test_closing_gives_lock_and_descriptors_back(path: Path) -> None:
     assert open_descriptors() == descriptors
 
 
+@pytest.mark.parametrize("error", [Busy("taken"), KeyboardInterrupt("taken")])
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_file_that_cannot_be_locked_is_removed_unless_it_is_anothers(
-    path: Path, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, *, replaced: bool
 ) -> None:
-    """What was made an instant ago goes again; what somebody put in its place stays."""
+    """What was made an instant ago goes again, after Ctrl-C too; what somebody put in its place stays."""
 
     def lock(*_: object) -> None:
         if replaced:
             part_path_of(path).unlink()
             part_path_of(path).write_bytes(b"another's")
-        raise Busy("taken")
+        raise error
 
     descriptors = open_descriptors()
     monkeypatch.setattr(module, "lock", lock)
-    with pytest.raises(Busy, match="taken"):
+    with pytest.raises(type(error), match="taken"):
         create_output(path)
     assert names(path.parent) == (["out.part"] if replaced else [])
     assert open_descriptors() == descriptors

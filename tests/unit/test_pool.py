@@ -232,6 +232,18 @@ def test_a_worker_that_is_killed_gives_its_orders_back_and_is_replaced() -> None
         assert os.pread(started._outputs[0][1], 20_000, 0) == DATA[:20_000]
 
 
+def test_a_worker_that_dies_before_its_first_word_is_replaced() -> None:
+    """Whoever takes its place finds the same slots and outputs."""
+    with serving(ranged(DATA)) as server, pool(1, 2) as started:
+        os.kill(started._members[0].process.pid, signal.SIGKILL)
+        died = events(started, ended)[-1]
+        assert isinstance(died, Died)
+        assert (died.orders, died.code) == ((), -signal.SIGKILL)
+        started.give(fetch(started.fetch_slots[0], server.url(), 1, Run(0, 2)))
+        assert all(isinstance(event, Report) and event.error is None for event in events(started, ended))
+        assert os.pread(started._outputs[0][1], 20_000, 0) == DATA[:20_000]
+
+
 def test_a_bus_error_is_recognised() -> None:
     """A file truncated under a worker that hashes it kills the worker by SIGBUS: the disk's matter, not the worker's.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import pickle
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from fastdl import redact
 from fastdl.messages import Request
 from fastdl.redact import keep_secrets, printable, redacted_url, without_secrets
+from tests.servers.scripted import ranged, serving
+from tests.unit.asking import client
 
 SIGNED = "OSS4-HMAC-SHA256 Credential=LTAIabcdef/20261126/cn-hangzhou/oss/aliyun_v4_request, Signature=5ec4e7"
 AMAZON = (
@@ -113,6 +116,16 @@ def test_a_worker_notes_what_it_sends() -> None:
     redact._known.clear()
     pickle.loads(pickle.dumps(request))
     assert not redact._known
+
+
+def test_who_sends_a_request_keeps_its_secrets() -> None:
+    """A worker gets requests out of a pipe, which keeps nothing; what it sends a server may send back."""
+    request = Request("http://host/x?token=t0p-s3cr3t", (("X-Api-Key", "an0ther-s3cr3t"),))
+    with serving(ranged(b"object")) as server, client() as transport:
+        request = replace(request, url=f"{server.url()}?token=t0p-s3cr3t")
+        redact._known.clear()
+        transport.open(request).finish()
+    assert printable("t0p-s3cr3t an0ther-s3cr3t") == "*** ***"
 
 
 def test_memory_is_bounded_and_the_latest_are_kept() -> None:
