@@ -40,7 +40,7 @@ def main() -> None:
     with closing(open_checkpoint(path)) as again:
         opened = time.perf_counter() - began
         began = time.perf_counter()
-        found = sum(map(len, again.runs()[0]))
+        found = sum(map(len, again.marks.runs()[0]))
         told = time.perf_counter() - began
     if found != len(order):
         raise SystemExit(f"{found} of {len(order)} marks were found again")

@@ -30,6 +30,18 @@ def write_whole(fd: int, data: bytes | bytearray | memoryview, start: int) -> No
         view = view[count:]
 
 
+def read_whole(fd: int, buffer: bytearray, start: int) -> None:
+    """Fill ``buffer`` from byte ``start`` on, as far as the file goes: the kernel may give less of it at a time.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    view = memoryview(buffer)
+    while view and (count := os.preadv(fd, [view], start)):
+        start += count
+        view = view[count:]
+
+
 class Writer:
     """Receives one window at a time into memory of its own, and writes it; for one thread."""
 

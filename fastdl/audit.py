@@ -119,7 +119,7 @@ class Audit:
     def _usable(self, records: Checkpoint) -> bool:
         """Tell whether the records are complete, and of the object that the store has now."""
         stored, source = records.stored, self._look.source
-        if stored is None or not records.complete:
+        if stored is None or not records.marks.complete:
             return False
         why = ""
         if source is not None and stored.identity_digest != identity_digest(source.identity):
@@ -146,11 +146,11 @@ class Audit:
             )
         proven = self._prove(hashed)
         if proven:
-            return self._result(hashed.crc64, proven, set(), set())
-        votes = Votes(hashed.digest if records is None else records.digest)
+            return self._result(hashed.marks.crc64, proven, set(), set())
+        votes = Votes(hashed.marks.digest if records is None else records.marks.digest)
         if records is not None:
             for index in range(self._plan.count):
-                votes.hear(index, hashed.digest(index))
+                votes.hear(index, hashed.marks.digest(index))
             proven = "records"
         if records is None and not self._servable and not self._reason and not self._empty:
             raise UsageError(
@@ -158,19 +158,19 @@ class Audit:
             )
         agreed = records is not None and not votes.disputed  # so what differs from the server's may be the better
         if not votes.disputed and self._servable and (self._reason or records is None):
-            votes = Votes(hashed.digest)
+            votes = Votes(hashed.marks.digest)
             self._fetch(hashed, Answers(votes, [Run(0, self._plan.count)]))
             proven = "bytes"
-        before = {index: hashed.digest(index) for index in votes.disputed}
+        before = {index: hashed.marks.digest(index) for index in votes.disputed}
         bad = votes.undecided
         if before and self._look.repair and self._servable and not agreed:
             bad = self._repair(hashed, votes, known=records is not None)
             if not bad:
                 proven = self._prove(hashed) or ("bytes" if votes.replaced else proven)
-        repaired = {index for index in before.keys() - bad if hashed.digest(index) != before[index]}
+        repaired = {index for index in before.keys() - bad if hashed.marks.digest(index) != before[index]}
         if bad or self._reason:
             proven = ""
-        return self._result(0 if bad and self._look.repair else hashed.crc64, proven or "length", bad, repaired)
+        return self._result(0 if bad and self._look.repair else hashed.marks.crc64, proven or "length", bad, repaired)
 
     def _repair(self, hashed: Checkpoint, votes: Votes, *, known: bool) -> set[int]:
         """Overwrite what is bad; return the parts of which it is not known what they should be.
@@ -202,7 +202,7 @@ class Audit:
 
     def _prove(self, hashed: Checkpoint) -> str:
         """Compare the whole with every claim; return what proves it, and set the reason if something does not."""
-        self._fetched.crc64 = hashed.crc64
+        self._fetched.crc64 = hashed.marks.crc64
         self._reason = ""
         with Follower(self._file.fd, self._claims.kinds) as follower:
             try:

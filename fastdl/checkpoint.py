@@ -23,28 +23,27 @@ before it is published: a sync takes as long as fetching it once more.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fastdl.access import write_whole
-from fastdl.combine import crc64_of_parts
-from fastdl.digest import Digest
+from fastdl.access import read_whole, write_whole
 from fastdl.errors import DiskError, disk_errors
-from fastdl.header import MAX_GENERATION, RECORD, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
+from fastdl.header import MAX_GENERATION, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
 from fastdl.locks import is_named, lock, release
+from fastdl.marks import Marks
 from fastdl.pipe import anonymous_descriptor
-from fastdl.plan import DEFAULT_PART_SIZE, Plan, Run
+from fastdl.plan import DEFAULT_PART_SIZE, NO_PARTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_EMPTY = bytes(RECORD.size)
+    from fastdl.digest import Digest
+    from fastdl.plan import Plan
+
 _BLOCK = 1024 * 1024
-_FEW = 2**15  # parts that plain Python looks through in 20 ms
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 log = logging.getLogger("fastdl")
@@ -59,23 +58,11 @@ class Checkpoint:
     def __init__(self, path: Path | None, fd: int) -> None:
         self.path = path
         self._fd = fd
-        self._plan = Plan(0, 1)
-        self._bitmap = bytearray()
-        self._records = bytearray()
+        self.marks = Marks(NO_PARTS)
         self._slot = b""
         self._failed = path is None  # nobody will read it
         self.damage = ""  # why an existing file was not usable
         self.stored = self._load()
-
-    @property
-    def any_marked(self) -> bool:
-        """Whether there is anything to resume from."""
-        return any(self._bitmap)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every part is marked."""
-        return self.any_marked and not self.runs()[1]
 
     @property
     def doubted(self) -> bool:
@@ -84,7 +71,7 @@ class Checkpoint:
 
     def is_about(self, stamp: bytes) -> bool:
         """Tell whether there is anything to resume from in the file that carries ``stamp``."""
-        return self.any_marked and self.stored is not None and self.stored.stamp == stamp
+        return self.marks.any and self.stored is not None and self.stored.stamp == stamp
 
     def begin(self, header: Header) -> None:
         """Start anew for ``header``, forgetting every mark.
@@ -107,9 +94,7 @@ class Checkpoint:
         except OSError as error:
             raise DiskError(f"{self.path or 'records in memory'}: {error.strerror}") from None
         self.stored, self._slot = decode(slot), slot
-        self._plan = plan
-        self._bitmap = bytearray(-(-plan.count // 8))
-        self._records = bytearray(RECORD.size * plan.count)
+        self.marks = Marks(plan)
 
     def doubt(self, *, doubted: bool) -> None:
         """Note that the object as a whole was found wrong, or is right: records cannot tell that to a later run.
@@ -132,10 +117,8 @@ class Checkpoint:
 
     def mark(self, index: int, digest: Digest) -> None:
         """Record that part ``index`` is in the output with ``digest``: the record first, then the bit."""
-        start = RECORD.size * index
-        RECORD.pack_into(self._records, start, digest.xxh3, digest.crc64)
-        self._bitmap[index >> 3] |= 1 << (index & 7)
-        if self._failed or _is_brief(self._plan):
+        self.marks.mark(index, digest)
+        if self._failed or _is_brief(self.marks.plan):
             return
         try:
             self._write(index)
@@ -145,7 +128,7 @@ class Checkpoint:
 
     def keep(self) -> None:
         """Let records that stay beside a published file be on the disk, those of a brief object too."""
-        if _is_brief(self._plan):
+        if _is_brief(self.marks.plan):
             try:
                 os.fsync(self._fd)
                 self._write(0)
@@ -153,40 +136,18 @@ class Checkpoint:
                 log.warning("%s: %s; the records are incomplete", self.path, error.strerror)
 
     def clear(self, index: int) -> None:
-        """Take the mark of part ``index`` back, bit first, its record too: a stale one must not pass for a true one."""
-        start = RECORD.size * index
-        self._bitmap[index >> 3] &= ~(1 << (index & 7))
-        self._records[start : start + RECORD.size] = _EMPTY
+        """Take the mark of part ``index`` back: the bit first, then the record."""
+        self.marks.clear(index)
         with suppress(OSError):
-            write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
-            write_whole(self._fd, _EMPTY, self._records_at + start)
+            self._write_bit(index)
+            self._write_record(index)
 
     def judge(self, index: int, digest: Digest) -> bool:
         """Tell whether part ``index``, on the disk of ``digest``, is what was recorded; unmark it if not."""
-        right = digest == self.digest(index)
+        right = digest == self.marks.digest(index)
         if not right:
             self.clear(index)
         return right
-
-    def digest(self, index: int) -> Digest:
-        """Return the record of part ``index``, meaningful only if it is marked."""
-        return Digest(*RECORD.unpack_from(self._records, RECORD.size * index))
-
-    @property
-    def crc64(self) -> int:
-        """The whole object's CRC-64/XZ, combined from all records; meaningful only if every part is marked."""
-        crcs = (crc for _, crc in RECORD.iter_unpack(self._records))
-        last = self._plan.part(self._plan.count - 1).nbytes
-        return crc64_of_parts(crcs, self._plan.part_size, last)
-
-    def runs(self) -> tuple[list[Run], list[Run]]:
-        """Return the runs of marked and of missing parts, each in order."""
-        count = self._plan.count
-        if not self.any_marked:
-            return [], [Run(0, count)]
-        begins_marked, edges = self._edges_of_few() if count <= _FEW else self._edges_of_many()
-        runs = [Run(first, stop) for first, stop in itertools.pairwise((0, *edges, count))]
-        return runs[not begins_marked :: 2], runs[begins_marked::2]
 
     def remove(self) -> None:
         """Delete the file if its name still means the locked one: the download is done, or worth nothing."""
@@ -198,29 +159,17 @@ class Checkpoint:
         """Release file and lock; what was marked stays."""
         release(self._fd)
 
-    def _edges_of_few(self) -> tuple[bool, list[int]]:
-        """Return whether part 0 is marked, and every part that differs in that from the one before it."""
-        records = RECORD.iter_unpack(self._records)
-        marked = [bool(self._bitmap[i >> 3] >> (i & 7) & 1 and any(record)) for i, record in enumerate(records)]
-        return marked[0], [i for i in range(1, len(marked)) if marked[i] != marked[i - 1]]
-
-    def _edges_of_many(self) -> tuple[bool, list[int]]:
-        """Return the same, four times as fast."""
-        import numpy as np  # noqa: PLC0415 - 50 to 150 ms, more than the parts of most objects take without it
-
-        bits = np.unpackbits(np.frombuffer(self._bitmap, np.uint8), count=self._plan.count, bitorder="little")
-        known = np.frombuffer(self._records, "<u8").reshape(-1, 2).any(axis=1)
-        marked = (bits != 0) & known
-        return bool(marked[0]), (np.flatnonzero(np.diff(marked)) + 1).tolist()
-
     def _write(self, index: int) -> None:
-        start = RECORD.size * index
-        write_whole(self._fd, self._records[start : start + RECORD.size], self._records_at + start)
-        write_whole(self._fd, self._bitmap[index >> 3 : (index >> 3) + 1], 2 * SLOT + (index >> 3))
+        self._write_record(index)
+        self._write_bit(index)
 
-    @property
-    def _records_at(self) -> int:
-        return layout(self._plan)[0]
+    def _write_bit(self, index: int) -> None:
+        at, byte = self.marks.bit(index)
+        write_whole(self._fd, byte, 2 * SLOT + at)
+
+    def _write_record(self, index: int) -> None:
+        at, record = self.marks.record(index)
+        write_whole(self._fd, record, layout(self.marks.plan)[0] + at)
 
     def _holds_anything(self, size: int) -> bool:
         return any(any(os.pread(self._fd, _BLOCK, at)) for at in range(2 * SLOT, size, _BLOCK))
@@ -231,7 +180,7 @@ class Checkpoint:
             return None
         raw = [os.pread(self._fd, SLOT, at) for at in (0, SLOT)]
         # Ours holds nothing behind its slots before these are on the disk.
-        if is_foreign(raw) or (not any(slot[:1] > b"\0" for slot in raw) and self._holds_anything(size)):
+        if is_foreign(raw) or (not any(slot[:1].strip(b"\0") for slot in raw) and self._holds_anything(size)):
             raise DiskError(
                 f"{self.path}: is no checkpoint of fastdl's and is left alone; move it away or name another"
             )
@@ -241,15 +190,9 @@ class Checkpoint:
             self.damage = "the checkpoint is damaged"
             return None
         stored, self._slot = max(valid, key=lambda pair: pair[0].generation)
-        self._plan = stored.plan
-        self._bitmap = bytearray(os.pread(self._fd, -(-stored.plan.count // 8), 2 * SLOT))
-        self._records = bytearray(RECORD.size * stored.plan.count)
-        filled = 0
-        while filled < len(self._records):  # one preadv gives at most 2 GiB
-            count = os.preadv(self._fd, [memoryview(self._records)[filled:]], self._records_at + filled)
-            if count == 0:
-                break
-            filled += count
+        self.marks = Marks(stored.plan)
+        read_whole(self._fd, self.marks.bitmap, 2 * SLOT)
+        read_whole(self._fd, self.marks.records, layout(stored.plan)[0])
         return stored
 
 

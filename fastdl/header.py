@@ -63,9 +63,14 @@ def identity_digest(identity: str) -> bytes:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).digest()
 
 
+def bitmap_bytes(plan: Plan) -> int:
+    """Return how many bytes hold a bit for each part."""
+    return -(-plan.count // 8)
+
+
 def layout(plan: Plan) -> tuple[int, int]:
     """Return where the records begin and the file ends, in bytes."""
-    records = 2 * SLOT + -(-plan.count // (8 * SLOT)) * SLOT
+    records = 2 * SLOT + -(-bitmap_bytes(plan) // SLOT) * SLOT
     return records, records + RECORD.size * plan.count
 
 

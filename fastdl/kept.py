@@ -40,7 +40,7 @@ def changed_parts(
     changed: list[int] = []
 
     def compare(index: int, digest: Digest) -> None:
-        if digest != checkpoint.digest(index):
+        if digest != checkpoint.marks.digest(index):
             changed.append(index)
 
     hash_parts(output.path, output.fd, plan, [Run(0, plan.count)], workers, compare, tell)
@@ -61,7 +61,7 @@ def reuse(
         return None
     log.info("%s: parts %s changed since it was published", old.path, named(changed))
     bad = set(changed)
-    records = {index: checkpoint.digest(index) for index in range(plan.count) if index not in bad}
+    records = {index: checkpoint.marks.digest(index) for index in range(plan.count) if index not in bad}
     new = create_output(old.path)
     try:
         new.allocate(plan.size)

@@ -90,6 +90,9 @@ class Plan:
         return stop - start
 
 
+NO_PARTS = Plan(0, 1)  # of an object that nothing is known of yet
+
+
 def check_part_size(part_size: int) -> int:
     """Return ``part_size`` if it is one of the allowed sizes, 1 B to 5 GiB.
 

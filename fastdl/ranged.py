@@ -83,7 +83,7 @@ class RangedDownload:
         self._final = final
         self._mark = checkpoint.mark if answers is None else answers.mark
         self._store = answers is None or answers.store
-        marked, missing = checkpoint.runs() if answers is None else ([], answers.runs)
+        marked, missing = checkpoint.marks.runs() if answers is None else ([], answers.runs)
         if trust:
             fetched.parts_reused = sum(map(len, marked))
             self._kept = sum(map(plan.nbytes, marked))

@@ -60,7 +60,7 @@ def repair(
         except IntegrityError as error:
             why = error
     log.info("%s; every part is fetched again to find out which are wrong", why)
-    votes = Votes(checkpoint.digest)
+    votes = Votes(checkpoint.marks.digest)
     fetch(Answers(votes, [Run(0, plan.count)]))
     # Half of a large object: the rest of three times is for what servers send that nobody waits for any more.
     budget = min(plan.size, max(plan.size // 2, 2 * plan.part_size, _SMALL), _MOST * plan.size - fetched.bytes_fetched)

@@ -67,7 +67,7 @@ class Download:
             try:
                 return self._locked(checkpoint, stack)
             except BaseException:
-                if not checkpoint.any_marked:
+                if not checkpoint.marks.any:
                     checkpoint.remove()
                 raise
 
@@ -126,7 +126,7 @@ class Download:
             output.publish(fsync=self._job.fsync)
         except BaseException as error:
             # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
-            kept = complete or ((resumed if transfer is None else transfer.markable) and checkpoint.any_marked)
+            kept = complete or ((resumed if transfer is None else transfer.markable) and checkpoint.marks.any)
             if output is not None and (isinstance(error, IntegrityError) or output.lost or not kept):
                 checkpoint.remove()
                 output.discard()
@@ -150,7 +150,7 @@ class Download:
         elif self._job.part_size not in (None, stored.plan.part_size):
             self._started_over = f"the part size was {stored.plan.part_size}, is {self._job.part_size}"
         else:
-            output = reopen_output(self._job.path, stored, complete=checkpoint.complete)
+            output = reopen_output(self._job.path, stored, complete=checkpoint.marks.complete)
             if output is not None:
                 return output
             self._started_over = "the partial file is missing, or is not the one the checkpoint is about"
@@ -168,7 +168,7 @@ class Download:
         """Ask for the first bytes that are needed; if the object is another one than before, for its first."""
         if resumable and checkpoint.stored is not None:
             stored = checkpoint.stored
-            _, missing = checkpoint.runs()
+            _, missing = checkpoint.marks.runs()
             start, stop = 0, 1  # nothing is missing: one byte, to hear whether the object is the same
             if missing:
                 start, stop = stored.plan.bounds(missing[0])
@@ -206,7 +206,7 @@ class Download:
         self, found: Probe, output: Output, checkpoint: Checkpoint, claims: Claims, plan: Plan
     ) -> DownloadResult:
         """Judge a file that an earlier run published, and that still is what its records say."""
-        self._fetched.crc64, self._fetched.parts_reused = checkpoint.crc64, plan.count
+        self._fetched.crc64, self._fetched.parts_reused = checkpoint.marks.crc64, plan.count
         with Follower(output.fd, claims.kinds) as follower:
             try:
                 integrity = verify(self._source.shown, claims, follower, self._fetched, self._watch, sized=True)
@@ -225,7 +225,7 @@ class Download:
         """Leave the records beside the published file if that is wanted, else nothing; return what was done."""
         if not self._job.keep_records:
             checkpoint.remove()
-        elif not found.ranged or not checkpoint.complete:
+        elif not found.ranged or not checkpoint.marks.complete:
             log.warning("%s: no records to keep: the server gave it in one piece", self._job.path)
             checkpoint.remove()
         else:

@@ -11,7 +11,7 @@ from fastdl.disk import check_room
 from fastdl.errors import IntegrityError
 from fastdl.follower import Follower, Frontier
 from fastdl.header import Header
-from fastdl.plan import Plan, make_plan
+from fastdl.plan import NO_PARTS, make_plan
 from fastdl.proof import Claims, verify
 from fastdl.ranged import RangedDownload
 from fastdl.retry import Attempts
@@ -60,10 +60,10 @@ class Transfer:
         self._teller = teller
         self._rng = rng
         self._trust = resumed and job.resume == "trust" and not output.sealed
-        self._claims = replace(claims, trusted=self._trust and checkpoint.any_marked)
+        self._claims = replace(claims, trusted=self._trust and checkpoint.marks.any)
         self._doubted = resumed and checkpoint.doubted
         self._shown = job.source.shown
-        self.plan = Plan(0, 1)
+        self.plan = NO_PARTS
 
     def run(self) -> str:
         """Bring all bytes into the output and judge them; return what they were compared with.
@@ -136,7 +136,7 @@ class Transfer:
             self.markable = True
         frontier = Frontier(self.plan, follower.advance)
         self._ranged(frontier.add, trust=self._trust).run(self._found)
-        self._fetched.crc64 = self._checkpoint.crc64
+        self._fetched.crc64 = self._checkpoint.marks.crc64
 
     def _ranged(
         self, final: Callable[[Run], None], *, trust: bool = False, answers: Answers | None = None
@@ -171,7 +171,7 @@ class Transfer:
                 self._doubted = False
             self._claims = replace(self._claims, trusted=False)
             self._ranged(lambda _: None, answers=answers).run()
-            self._fetched.crc64 = self._checkpoint.crc64
+            self._fetched.crc64 = self._checkpoint.marks.crc64
 
         return repair(
             self._shown,

@@ -123,7 +123,7 @@ def verify(
         file = stack.enter_context(FileThere(target, writable=repair))
         needed = repair or (source is None and not checksums)
         records = open_records(records_path, stack, writable=repair, needed=needed)
-        if source is None and not checksums and not (records.complete and not records.doubted):
+        if source is None and not checksums and not (records.marks.complete and not records.doubted):
             raise UsageError(
                 f"{target}: nothing to hold it against: give a URL or a checksum; {records_path} holds no good records"
             )

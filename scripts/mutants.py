@@ -52,6 +52,7 @@ STUCK = 300  # seconds until one is ended that not even that could end
 # The tests that are about a module, the quickest first: the first one that fails ends a mutant.
 TESTS = {
     "checkpoint": ("unit/test_checkpoint", "property/test_checkpoint"),
+    "marks": ("unit/test_marks",),
     "disk": ("unit/test_disk", "unit/test_output"),
     "output": ("unit/test_output",),
     "http": ("unit/test_http", "unit/test_redirect", "unit/test_tls", "unit/test_slot"),

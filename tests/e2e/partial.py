@@ -37,7 +37,7 @@ def marked(checkpoint: Path) -> tuple[Plan | None, set[int]]:
     with closing(open_checkpoint(checkpoint)) as opened:
         if opened.stored is None:
             return None, set()
-        return opened.stored.plan, {index for run in opened.runs()[0] for index in range(run.first, run.stop)}
+        return opened.stored.plan, {index for run in opened.marks.runs()[0] for index in range(run.first, run.stop)}
 
 
 def bits(checkpoint: Path) -> int:

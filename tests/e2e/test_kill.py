@@ -251,4 +251,4 @@ def test_the_checkpoint_of_a_killed_run_is_not_locked(tmp_path: Path) -> None:
         os.kill(command.pid, signal.SIGKILL)
         command.wait()
         with closing(open_checkpoint(checkpoint_of(output))) as opened:
-            assert opened.any_marked
+            assert opened.marks.any

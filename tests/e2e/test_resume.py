@@ -428,8 +428,10 @@ class Tampering:
                 stored = opened.stored
                 if stored is None:
                     return opened.damage
-                digests = [opened.digest(i) for run_ in opened.runs()[0] for i in range(run_.first, run_.stop)]
-                return stored, opened.runs(), digests
+                digests = [
+                    opened.marks.digest(i) for run_ in opened.marks.runs()[0] for i in range(run_.first, run_.stop)
+                ]
+                return stored, opened.marks.runs(), digests
         finally:
             path.unlink()
 

@@ -171,10 +171,10 @@ def _marked(stage: Stage) -> set[int] | None:
         partial = stage.output.with_name("out.part")
         if partial.exists():
             behind = partial.read_bytes()[len(DATA) :]
-            sealed = partial.stat().st_size == len(DATA) and opened.complete
+            sealed = partial.stat().st_size == len(DATA) and opened.marks.complete
             if not opened.is_about(behind) and not sealed:
                 return None  # records of the finished file, while another one is begun
-        return {index for run in opened.runs()[0] for index in range(run.first, run.stop)}
+        return {index for run in opened.marks.runs()[0] for index in range(run.first, run.stop)}
 
 
 def _lose(stage: Stage, scene: Scene) -> str:

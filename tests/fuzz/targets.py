@@ -198,12 +198,12 @@ def checkpoint(data: bytes) -> None:
             with suppress(DiskError), closing(open_checkpoint(path)) as opened:
                 if opened.stored is None:
                     continue
-                good, missing = opened.runs()
+                good, missing = opened.marks.runs()
                 assert sum(run.stop - run.first for run in good + missing) == opened.stored.plan.count
                 for index in [index for run in good for index in range(run.first, min(run.stop, run.first + 100))]:
-                    right = opened.digest(index) == OTHER
+                    right = opened.marks.digest(index) == OTHER
                     assert opened.judge(index, OTHER) == right
-                    assert right or not any(run.first <= index < run.stop for run in opened.runs()[0])
+                    assert right or not any(run.first <= index < run.stop for run in opened.marks.runs()[0])
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

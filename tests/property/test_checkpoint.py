@@ -38,11 +38,11 @@ def header(parts: int, identity: str = "http://host/object") -> Header:
 
 def marks_of(checkpoint: Checkpoint) -> dict[int, Digest]:
     """Read what is reported as marked; the missing must be all the others."""
-    marked, missing = checkpoint.runs()
+    marked, missing = checkpoint.marks.runs()
     indices = [index for run in marked for index in range(run.first, run.stop)]
     others = [index for run in missing for index in range(run.first, run.stop)]
     assert not set(indices) & set(others)
-    return {index: checkpoint.digest(index) for index in indices}
+    return {index: checkpoint.marks.digest(index) for index in indices}
 
 
 class Crash(BaseException):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import itertools
 import logging
 import os
 import resource
@@ -18,9 +17,6 @@ from unittest.mock import patch
 
 import pytest
 import xxhash
-from fastcrc import crc64
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdl import checkpoint as module
 from fastdl.checkpoint import open_checkpoint
@@ -81,7 +77,7 @@ def open_descriptors() -> int:
 def test_a_new_checkpoint_says_nothing(path: Path) -> None:
     """Neither a header nor damage: there was no earlier run."""
     with closing(open_checkpoint(path)) as checkpoint:
-        assert (checkpoint.stored, checkpoint.damage, checkpoint.any_marked) == (None, "", False)
+        assert (checkpoint.stored, checkpoint.damage, checkpoint.marks.any) == (None, "", False)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -98,10 +94,10 @@ def test_marks_come_back_with_their_digests(path: Path) -> None:
     """Exactly those marked, with exactly what was recorded."""
     write(path, 0, 3, 4, 9)
     with closing(open_checkpoint(path)) as checkpoint:
-        marked, missing = checkpoint.runs()
+        marked, missing = checkpoint.marks.runs()
         assert marked == [Run(0, 1), Run(3, 5), Run(9, 10)]
         assert missing == [Run(1, 3), Run(5, 9)]
-        assert [checkpoint.digest(index) for index in (0, 3, 4, 9)] == [DIGESTS[index] for index in (0, 3, 4, 9)]
+        assert [checkpoint.marks.digest(index) for index in (0, 3, 4, 9)] == [DIGESTS[index] for index in (0, 3, 4, 9)]
 
 
 @pytest.mark.parametrize("crc64", [None, 0, 2**64 - 1])
@@ -115,13 +111,13 @@ def test_doubt_is_kept_and_cleared(path: Path, crc64: int | None) -> None:
     before = path.read_bytes()
     with closing(open_checkpoint(path)) as checkpoint:
         assert checkpoint.stored == replace(first, doubted=True, generation=2)
-        assert checkpoint.runs()[0] == [Run(3, 5)]
+        assert checkpoint.marks.runs()[0] == [Run(3, 5)]
         checkpoint.doubt(doubted=False)
         assert checkpoint.stored == replace(first, generation=3)
     path.write_bytes(before[:SLOT] + path.read_bytes()[SLOT:])
     with closing(open_checkpoint(path)) as checkpoint:
         assert checkpoint.stored == replace(first, generation=3)
-        assert checkpoint.digest(4) == DIGESTS[4]
+        assert checkpoint.marks.digest(4) == DIGESTS[4]
 
 
 def test_a_part_that_is_not_what_was_recorded_is_unmarked(path: Path) -> None:
@@ -129,43 +125,9 @@ def test_a_part_that_is_not_what_was_recorded_is_unmarked(path: Path) -> None:
     write(path, 3, 4)
     with closing(open_checkpoint(path)) as checkpoint:
         assert [checkpoint.judge(3, DIGESTS[3]), checkpoint.judge(4, DIGESTS[3])] == [True, False]
-        assert checkpoint.runs()[0] == [Run(3, 4)]
+        assert checkpoint.marks.runs()[0] == [Run(3, 4)]
     with closing(open_checkpoint(path)) as checkpoint:
-        assert checkpoint.runs()[0] == [Run(3, 4)]
-
-
-def test_the_whole_crc_comes_from_the_records(path: Path) -> None:
-    """CRC-64/XZ of ten pieces of a known text, the last one shorter."""
-    data = bytes(range(95))
-    with closing(open_checkpoint(path)) as checkpoint:
-        checkpoint.begin(HEADER)
-        for index in range(10):
-            checkpoint.mark(index, Digest(1, crc64.xz(data[10 * index : 10 * index + 10])))
-        assert checkpoint.crc64 == crc64.xz(data)
-
-
-@pytest.mark.parametrize(("marks", "missing"), [((), [Run(0, 10)]), (tuple(range(10)), []), ((0,), [Run(1, 10)])])
-def test_runs_are_complete_at_the_edges(path: Path, marks: tuple[int, ...], missing: list[Run]) -> None:
-    """Nothing marked, everything marked, one end marked."""
-    write(path, *marks)
-    with closing(open_checkpoint(path)) as checkpoint:
-        assert checkpoint.runs()[1] == missing
-
-
-@pytest.mark.parametrize("few", [0, 2**20])
-@given(marks=st.sets(st.integers(0, 9)), torn=st.sets(st.integers(0, 9)))
-def test_many_parts_are_read_as_few_are(few: int, marks: set[int], torn: set[int]) -> None:
-    """With numpy and without: the runs of what is marked and has a record, and of all that is not."""
-    with patch("fastdl.checkpoint._FEW", few), closing(open_checkpoint(None)) as checkpoint:
-        checkpoint.begin(HEADER)
-        for index in marks | torn:
-            checkpoint.mark(index, Digest(0, 0) if index in torn else DIGESTS[index])
-        marked, missing = checkpoint.runs()
-    assert {index for run in marked for index in range(run.first, run.stop)} == marks - torn
-    whole = sorted([*marked, *missing], key=lambda run: run.first)
-    assert whole[0].first == 0
-    assert all(before.stop == after.first for before, after in itertools.pairwise(whole))
-    assert whole[-1].stop == HEADER.plan.count
+        assert checkpoint.marks.runs()[0] == [Run(3, 4)]
 
 
 def test_a_cleared_mark_is_gone_for_good(path: Path) -> None:
@@ -173,10 +135,10 @@ def test_a_cleared_mark_is_gone_for_good(path: Path) -> None:
     write(path, 3, 4)
     with closing(open_checkpoint(path)) as checkpoint:
         checkpoint.clear(3)
-        assert [checkpoint.digest(index) for index in (3, 4)] == [Digest(0, 0), DIGESTS[4]]
+        assert [checkpoint.marks.digest(index) for index in (3, 4)] == [Digest(0, 0), DIGESTS[4]]
     with closing(open_checkpoint(path)) as checkpoint:
-        assert checkpoint.runs()[0] == [Run(4, 5)]
-        assert checkpoint.digest(3) == Digest(0, 0)
+        assert checkpoint.marks.runs()[0] == [Run(4, 5)]
+        assert checkpoint.marks.digest(3) == Digest(0, 0)
 
 
 def test_to_begin_forgets_every_mark(path: Path) -> None:
@@ -184,8 +146,8 @@ def test_to_begin_forgets_every_mark(path: Path) -> None:
     write(path, *range(10))
     write(path, 1)
     with closing(open_checkpoint(path)) as checkpoint:
-        assert checkpoint.runs()[0] == [Run(1, 2)]
-        assert checkpoint.digest(0) == Digest(0, 0)
+        assert checkpoint.marks.runs()[0] == [Run(1, 2)]
+        assert checkpoint.marks.digest(0) == Digest(0, 0)
         assert checkpoint.stored is not None
         assert checkpoint.stored.generation == 2
 
@@ -220,7 +182,7 @@ def test_one_damaged_slot_costs_nothing(path: Path, slot: int) -> None:
     data[SLOT * slot : SLOT * (slot + 1)] = bytes(SLOT)
     path.write_bytes(data)
     with closing(open_checkpoint(path)) as checkpoint:
-        assert (checkpoint.damage, checkpoint.runs()[0]) == ("", [Run(3, 4)])
+        assert (checkpoint.damage, checkpoint.marks.runs()[0]) == ("", [Run(3, 4)])
 
 
 def test_of_two_valid_slots_the_younger_counts(path: Path) -> None:
@@ -272,9 +234,9 @@ def test_a_damaged_or_forged_file_is_not_used(path: Path, spoil: Callable[[bytes
     path.write_bytes(spoil(write(path, 3)))
     with closing(open_checkpoint(path)) as checkpoint:
         assert (checkpoint.stored, checkpoint.damage) == (None, "the checkpoint is damaged")
-        assert not checkpoint.any_marked
+        assert not checkpoint.marks.any
         checkpoint.begin(HEADER)
-        assert checkpoint.runs() == ([], [Run(0, 10)])
+        assert checkpoint.marks.runs() == ([], [Run(0, 10)])
 
 
 def test_the_last_generation_is_followed_by_another_one(path: Path) -> None:
@@ -283,7 +245,7 @@ def test_the_last_generation_is_followed_by_another_one(path: Path) -> None:
     path.write_bytes(forge(data[:SLOT], 16, b"\xff" * 8) * 2 + data[2 * SLOT :])
     write(path, 2)
     with closing(open_checkpoint(path)) as checkpoint:
-        assert checkpoint.runs()[0] == [Run(2, 3)]
+        assert checkpoint.marks.runs()[0] == [Run(2, 3)]
 
 
 def test_readers_share_and_write_nothing(path: Path) -> None:
@@ -292,7 +254,7 @@ def test_readers_share_and_write_nothing(path: Path) -> None:
     with closing(open_checkpoint(path)), pytest.raises(Busy):
         open_checkpoint(path, writable=False)
     with closing(open_checkpoint(path, writable=False)) as one, closing(open_checkpoint(path, writable=False)) as two:
-        assert one.digest(0) == two.digest(0) == DIGESTS[0]
+        assert one.marks.digest(0) == two.marks.digest(0) == DIGESTS[0]
         assert fcntl.fcntl(one._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
         with pytest.raises(Busy):
             open_checkpoint(path)
@@ -374,7 +336,7 @@ def test_without_a_path_marks_live_in_memory(tmp_path: Path) -> None:
     with closing(open_checkpoint(None)) as checkpoint:
         checkpoint.begin(HEADER)
         checkpoint.mark(2, DIGESTS[2])
-        assert checkpoint.runs()[0] == [Run(2, 3)]
+        assert checkpoint.marks.runs()[0] == [Run(2, 3)]
         checkpoint.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -393,11 +355,11 @@ def test_a_full_disk_costs_resumability_and_not_the_download(path: Path, caplog:
         with caplog.at_level(logging.WARNING, "fastdl"), no_file_longer_than(SLOT):
             checkpoint.mark(1, DIGESTS[1])
             checkpoint.mark(2, DIGESTS[2])
-        assert checkpoint.runs()[0] == [Run(0, 3)]
+        assert checkpoint.marks.runs()[0] == [Run(0, 3)]
     assert len(caplog.records) == 1
     assert "the download goes on" in caplog.text
     with closing(open_checkpoint(path)) as checkpoint:
-        assert checkpoint.runs()[0] == [Run(0, 1)]
+        assert checkpoint.marks.runs()[0] == [Run(0, 1)]
 
 
 @pytest.mark.parametrize(("nbytes", "brief"), [(8 * 2**20, True), (8 * 2**20 + 1, False)])
@@ -409,12 +371,12 @@ def test_one_small_part_is_recorded_only_to_be_kept(path: Path, nbytes: int, *, 
         checkpoint.begin(header)
         assert bool(synced) != brief
         checkpoint.mark(0, DIGESTS[0])
-        assert checkpoint.complete
+        assert checkpoint.marks.complete
         assert any(path.read_bytes()[2 * SLOT :]) != brief
         checkpoint.keep()
         assert synced
     with closing(open_checkpoint(path)) as checkpoint:
-        assert (checkpoint.complete, checkpoint.digest(0)) == (True, DIGESTS[0])
+        assert (checkpoint.marks.complete, checkpoint.marks.digest(0)) == (True, DIGESTS[0])
 
 
 def test_records_that_cannot_be_kept_are_warned_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -443,14 +405,14 @@ def test_marks_are_about_the_file_with_the_stamp_only(path: Path) -> None:
 def test_complete_means_every_part(path: Path) -> None:
     """Not one less, and not a new checkpoint, which knows of no part at all."""
     with closing(open_checkpoint(path)) as checkpoint:
-        seen = [checkpoint.complete]
+        seen = [checkpoint.marks.complete]
         checkpoint.begin(HEADER)
         for index in range(10):
-            seen.append(checkpoint.complete)
+            seen.append(checkpoint.marks.complete)
             checkpoint.mark(index, DIGESTS[index])
-        seen.append(checkpoint.complete)
+        seen.append(checkpoint.marks.complete)
         checkpoint.clear(4)
-        seen.append(checkpoint.complete)
+        seen.append(checkpoint.marks.complete)
     assert seen == [False] * 11 + [True, False]
 
 
@@ -463,6 +425,36 @@ def test_a_new_object_is_not_doubted(path: Path) -> None:
         checkpoint.doubt(doubted=True)
         seen.append(checkpoint.doubted)
     assert seen == [False, False, True]
+
+
+def test_doubt_stands_in_both_slots(path: Path) -> None:
+    """Each may be the one that is damaged."""
+    write(path, 1)
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.doubt(doubted=True)
+        assert checkpoint.doubted
+    data = path.read_bytes()
+    assert data[:SLOT] == data[SLOT : 2 * SLOT]
+    path.write_bytes(bytes(SLOT) + data[SLOT:])
+    with closing(open_checkpoint(path)) as checkpoint:
+        assert checkpoint.doubted
+
+
+def test_to_begin_takes_every_byte_away_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks of what was there must not stand under the new head for an instant."""
+    write(path, *range(10))
+    with closing(open_checkpoint(path)) as checkpoint:
+        seen: list[bytes] = []
+        really = os.fsync
+
+        def noted(fd: int) -> None:
+            seen.append(path.read_bytes())
+            really(fd)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        checkpoint.begin(replace(HEADER, plan=Plan(40_000, 10)))
+    assert [len(content) for content in seen] == [0, 3 * SLOT + 16 * 4000]
+    assert not any(seen[1][2 * SLOT :])
 
 
 def test_doubt_that_cannot_be_written_is_an_error(path: Path) -> None:
@@ -515,13 +507,13 @@ def test_a_record_without_its_bit_marks_nothing(path: Path, count: int) -> None:
     bits = 2 * SLOT + -(-count // 8)
     path.write_bytes(data[: 2 * SLOT] + bytes(bits - 2 * SLOT) + data[bits:])
     with closing(open_checkpoint(path)) as checkpoint:
-        assert not checkpoint.any_marked
+        assert not checkpoint.marks.any
         assert not checkpoint.is_about(STAMP)
-        assert checkpoint.runs() == ([], [Run(0, count)])
+        assert checkpoint.marks.runs() == ([], [Run(0, count)])
     if count > 8:
         path.write_bytes(data[: 2 * SLOT] + b"\1" + bytes(bits - 2 * SLOT - 1) + data[bits:])
         with closing(open_checkpoint(path)) as checkpoint:
-            assert checkpoint.runs() == ([Run(0, 1)], [Run(1, count)])
+            assert checkpoint.marks.runs() == ([Run(0, 1)], [Run(1, count)])
 
 
 def test_clearing_leaves_the_neighbours(path: Path) -> None:
@@ -530,7 +522,7 @@ def test_clearing_leaves_the_neighbours(path: Path) -> None:
     with closing(open_checkpoint(path)) as checkpoint:
         checkpoint.clear(9)
         checkpoint.clear(2)
-        assert checkpoint.runs() == ([Run(0, 2), Run(3, 9)], [Run(2, 3), Run(9, 10)])
+        assert checkpoint.marks.runs() == ([Run(0, 2), Run(3, 9)], [Run(2, 3), Run(9, 10)])
     expected = bytearray(data)
     expected[2 * SLOT : 2 * SLOT + 2] = bytes((0b11111011, 0b1))
     for index in (2, 9):
@@ -543,7 +535,7 @@ def test_a_mark_that_cannot_be_cleared_on_the_disk_is_cleared_here(path: Path) -
     write(path, 3, 4)
     with closing(open_checkpoint(path)) as checkpoint, no_file_longer_than(0):
         checkpoint.clear(3)
-        assert checkpoint.runs()[0] == [Run(4, 5)]
+        assert checkpoint.marks.runs()[0] == [Run(4, 5)]
 
 
 @pytest.mark.parametrize("most", [1, 7, 16, 100])
@@ -555,8 +547,8 @@ def test_records_are_read_whole_however_little_a_read_gives(
     read = os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, views, at: read(fd, [views[0][:most]], at))
     with closing(open_checkpoint(path)) as checkpoint:
-        assert [checkpoint.digest(index) for index in range(10)] == DIGESTS
-        assert checkpoint.complete
+        assert [checkpoint.marks.digest(index) for index in range(10)] == DIGESTS
+        assert checkpoint.marks.complete
 
 
 def test_a_file_that_is_truncated_while_it_is_read_marks_what_was_read(
@@ -572,7 +564,7 @@ def test_a_file_that_is_truncated_while_it_is_read_marks_what_was_read(
 
     monkeypatch.setattr(os, "preadv", cut)
     with closing(open_checkpoint(path)) as checkpoint:
-        assert checkpoint.runs() == ([Run(0, 4)], [Run(4, 10)])
+        assert checkpoint.marks.runs() == ([Run(0, 4)], [Run(4, 10)])
 
 
 @pytest.mark.parametrize("writable", [False, True])
@@ -594,7 +586,7 @@ def test_a_name_that_its_owner_removed_before_it_was_locked_is_taken_again(
     monkeypatch.setattr(module, "lock", late)
     descriptors = open_descriptors()
     with closing(open_checkpoint(path, writable=writable)) as checkpoint:
-        assert checkpoint.runs()[0] == [Run(2, 3)]
+        assert checkpoint.marks.runs()[0] == [Run(2, 3)]
         assert open_descriptors() == descriptors + 1
         assert os.fstat(checkpoint._fd).st_ino != removed[0]
 
@@ -619,7 +611,7 @@ def test_another_users_records_may_be_read(path: Path, monkeypatch: pytest.Monke
     stranger = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: stranger)
     with closing(open_checkpoint(path, writable=False)) as checkpoint:
-        assert checkpoint.runs()[0] == [Run(1, 2)]
+        assert checkpoint.marks.runs()[0] == [Run(1, 2)]
 
 
 def test_a_reader_creates_nothing(path: Path) -> None:
@@ -660,7 +652,7 @@ def test_a_disk_that_refused_once_is_not_asked_again(path: Path, caplog: pytest.
         checkpoint.mark(1, DIGESTS[1])
     assert caplog.messages == [f"{path}: File too large; the download goes on, but can be resumed only from here"]
     with closing(open_checkpoint(path)) as checkpoint:
-        assert not checkpoint.any_marked
+        assert not checkpoint.marks.any
 
 
 def test_the_lock_ends_with_close_though_a_fork_holds_the_descriptor(path: Path) -> None:

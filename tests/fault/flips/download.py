@@ -55,7 +55,7 @@ class Object:
 
     def accepted(self) -> bool:
         """Tell whether a download would be called right now."""
-        fetched = Fetched(size=self.plan.size, crc64=self.checkpoint.crc64)
+        fetched = Fetched(size=self.plan.size, crc64=self.checkpoint.marks.crc64)
         try:
             proven = verify("", self.claims, self.follower, fetched, lambda: None, sized=True)
         except IntegrityError:

@@ -129,7 +129,7 @@ def _claimed(path: Path, on_disk: list[Digest]) -> list[bool]:
     claimed = [False] * len(on_disk)
     with suppress(DiskError), closing(open_checkpoint(path)) as checkpoint:
         if checkpoint.stored is not None:
-            for run in checkpoint.runs()[0]:
+            for run in checkpoint.marks.runs()[0]:
                 for index in range(run.first, run.stop):
                     claimed[index] = checkpoint.judge(index, on_disk[index])
     return claimed

@@ -149,7 +149,7 @@ class Judge:
                 return Verdict("over")
             if output.published:
                 return self._published(output, checkpoint)
-            marked, _ = checkpoint.runs()
+            marked, _ = checkpoint.marks.runs()
             digests = _hashed(output, checkpoint.stored.plan, marked)
             believed = [index for index, digest in digests if checkpoint.judge(index, digest)]
             if len(believed) < len(digests):
@@ -163,7 +163,7 @@ class Judge:
         assert checkpoint.stored is not None
         plan = checkpoint.stored.plan
         digests = _hashed(output, plan, [Run(0, plan.count)])
-        changed = [index for index, digest in digests if digest != checkpoint.digest(index)]
+        changed = [index for index, digest in digests if digest != checkpoint.marks.digest(index)]
         if not changed:
             return self._verdict("finished", output, checkpoint, [index for index, _ in digests])
         self._shelf.touched()
@@ -185,7 +185,7 @@ class Judge:
             for index in set(range(len(self._true))) - set(believed):
                 checkpoint.mark(index, self._true[index])
             try:
-                self._claims.judge("", {("crc64", None): f"{checkpoint.crc64:016x}"})
+                self._claims.judge("", {("crc64", None): f"{checkpoint.marks.crc64:016x}"})
             except IntegrityError:
                 caught = "caught by the promise"
             else:
