@@ -10,7 +10,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from fastdl.errors import DiskError, UsageError, disk_errors
+from fastdl.errors import DiskError, FastdlError, UsageError, disk_errors
+from fastdl.redact import printable
 
 _NOT_THE_NAMES = frozenset((errno.EIO, errno.ENOMEM, errno.ESTALE))  # faults, whatever name was given
 _NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
@@ -19,6 +20,13 @@ _NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 def part_path_of(path: Path) -> Path:
     """Return where the unfinished bytes of ``path`` live: in the same directory, so that rename can publish them."""
     return path.with_name(path.name + ".part")
+
+
+def no_output(path: str | os.PathLike[str], error: Exception) -> FastdlError:
+    """Return why ``path`` cannot be an output as an error: of whoever gave that name, or of the disk."""
+    if getattr(error, "errno", None) in _NOT_THE_NAMES:
+        return DiskError(f"{printable(str(path))}: {error}")
+    return UsageError(f"{printable(str(path))!r} cannot be an output: {error}")
 
 
 def check_path(path: Path) -> None:
@@ -35,9 +43,7 @@ def check_path(path: Path) -> None:
     except FileNotFoundError:
         mode = stat.S_IFREG
     except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) in _NOT_THE_NAMES:
-            raise DiskError(f"{path}: {error}") from None
-        raise UsageError(f"{str(path)!r} cannot be an output: {error}") from None
+        raise no_output(path, error) from None
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path}: exists and is no regular file")
     with disk_errors(path.parent):

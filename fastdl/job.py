@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from urllib.request import getproxies_environment
 
+from fastdl.disk import no_output
 from fastdl.errors import UsageError
 from fastdl.messages import Line
 from fastdl.names import is_safe_name
@@ -90,7 +91,8 @@ def target_path(path: str | os.PathLike[str], url: str) -> Path:
     """Return the file to make: ``path`` itself, or in a directory the URL's last name.
 
     Raises:
-        UsageError: the URL ends in no name that is safe as a file's.
+        UsageError: the URL ends in no name that is safe as a file's, or no file can be named so.
+        DiskError: it cannot be looked at.
     """
     try:
         target = Path(os.fsdecode(path)).absolute()
@@ -99,7 +101,7 @@ def target_path(path: str | os.PathLike[str], url: str) -> Path:
         if not target.is_dir():
             return target
     except (OSError, ValueError) as error:
-        raise UsageError(f"{printable(str(path))!r} cannot be an output: {error}") from None
+        raise no_output(path, error) from None
     return target / file_name(url)
 
 

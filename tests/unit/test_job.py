@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastdl.errors import UsageError
+from fastdl.errors import DiskError, UsageError
 from fastdl.job import (
     LEAST_TRAFFIC,
     MOST_TRAFFIC,
@@ -182,6 +183,17 @@ def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
         target_path(path, "https://host/x")
     with pytest.raises(UsageError):
         checkpoint_path_of(Path("/out"), path)
+
+
+def test_a_fault_of_the_disk_is_no_fault_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gave it can do nothing about it."""
+
+    def fail(_: Path) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "is_dir", fail)
+    with pytest.raises(DiskError, match="Input/output error"):
+        target_path(tmp_path, "https://host/x")
 
 
 def test_the_checkpoint_is_beside_the_output_unless_told_otherwise() -> None:
