@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import errno
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
