@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Self
 
 from fastdl.errors import NetworkError, disk_errors
 from fastdl.messages import Abort, Renew, Report, Trim, Trimmed
-from fastdl.pool import Died, Order, Pool
+from fastdl.pool import Died, Pool
 from fastdl.slot import Slot
 
 if TYPE_CHECKING:
     from fastdl.http import Response, Transport
-    from fastdl.messages import Line
+    from fastdl.messages import Line, Order
 
 OWN = 4  # connections that the caller's process has itself, until the first worker is up
 STOP_PATIENCE = 1.0  # seconds they get to end: Ctrl-C must not take two

@@ -91,6 +91,9 @@ class Rehash:
     run: Run
 
 
+Order = Fetch | Rehash
+
+
 @dataclass(frozen=True)
 class Trim:
     """Leave the parts from ``stop`` on of order ``number`` to somebody else; a Trimmed answers."""

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import selectors
 import signal
-import socket
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from fastdl import prefork
 from fastdl.counters import Counters, nbytes
-from fastdl.errors import DiskError, FastdlError, disk_errors
-from fastdl.messages import Abort, Attach, Drop, Fetch, Line, Ready, Rehash, Renew, Report, Trim, Trimmed, Welcome
-from fastdl.pipe import Pipe, anonymous_file
-
-_STOP_PATIENCE = 0.5  # seconds a worker gets to see the end of its pipe before it is killed
-_START_ATTEMPTS = 3
-# Not -m fastdl.worker with PYTHONPATH: that cannot carry a directory with a colon in its name.
-_BOOT = (
-    "import json,os,socket,sys;sys.path[:]=json.loads(os.environ.pop('FASTDL_PATH'));"
-    "from fastdl.worker import main;main(socket.socket(fileno=int(sys.argv[1])))"
-)
-_NEEDED = ("fastdl", "urllib3", "xxhash", "fastcrc")
-
-Order = Fetch | Rehash
+from fastdl.errors import FastdlError, disk_errors
+from fastdl.member import START_ATTEMPTS, Member
+from fastdl.messages import Abort, Attach, Drop, Line, Order, Ready, Renew, Report, Trim, Trimmed, Welcome
+from fastdl.pipe import anonymous_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +33,6 @@ class Died:
         return self.code == -signal.SIGBUS
 
 
-class _Member:
-    """One worker process and what it was told."""
-
-    def __init__(self, welcome: Welcome, shared: int) -> None:
-        self.welcome = welcome
-        self.orders: dict[int, Order] = {}
-        self.ready = False
-        self.process: subprocess.Popen[bytes] | prefork.Forked
-        failed = 0
-        while True:
-            waiting = prefork.take()
-            try:
-                self.process, end, self.errors = waiting or _started()
-                self.pipe = Pipe(end)
-                self.pipe.send(welcome, shared)
-            except OSError as error:
-                # Who ended before the first word was killed by somebody, unless it happens again and again.
-                gone = waiting is None and isinstance(error, ConnectionError)
-                failed += gone
-                if waiting is None and (not gone or failed >= _START_ATTEMPTS):
-                    raise DiskError(f"a worker cannot be started: {error.strerror}") from None
-                self.process.kill()
-                self.close()
-            else:
-                return
-
-    def last_words(self) -> str:
-        self.errors.seek(0)
-        lines = self.errors.read(65536).decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else ""
-
-    def close(self) -> None:
-        self.pipe.close()
-        try:
-            self.process.wait(_STOP_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.errors.close()
-
-
 class Pool:
     """``workers`` processes that share ``connections`` connections; each has one more slot for hashing.
 
@@ -97,7 +43,7 @@ class Pool:
     def __init__(self, line: Line, workers: int, connections: int, own: int = 0) -> None:
         workers = min(workers, connections)
         self._outputs: list[tuple[Attach, int]] = []
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._member_of: dict[int, int] = {}
         self._failed_starts = 0
         self._closed = False
@@ -180,7 +126,7 @@ class Pool:
         """
         events: list[Report | Trimmed | Died] = []
         for key, _ in self._selector.select(timeout):
-            member: _Member | None = key.data
+            member: Member | None = key.data
             assert isinstance(key.fileobj, Connection)  # noqa: S101 - nothing else is registered
             try:
                 message = key.fileobj.recv()
@@ -210,25 +156,25 @@ class Pool:
         self.counters.close()
         self._shared.close()
 
-    def _begin(self, welcome: Welcome) -> _Member:
-        member = _Member(welcome, self._shared.fileno())
+    def _begin(self, welcome: Welcome) -> Member:
+        member = Member(welcome, self._shared.fileno())
         self._selector.register(member.pipe.connection, selectors.EVENT_READ, member)
         return member
 
-    def _check(self, member: _Member, ready: Ready) -> None:
+    def _check(self, member: Member, ready: Ready) -> None:
         ours = Path(__file__).parent
         if Path(ready.package).parent != ours:
             raise FastdlError(f"workers run another fastdl: {Path(ready.package).parent} instead of {ours}")
         member.ready = True
         self._failed_starts = 0
 
-    def _replace(self, member: _Member) -> Died:
+    def _replace(self, member: Member) -> Died:
         member.process.kill()  # its pipe is broken, whatever it still does
         code = member.process.wait()
         died = Died(tuple(member.orders.values()), code, member.last_words())
         if not member.ready and not isinstance(member.process, prefork.Forked):
             self._failed_starts += 1
-            if self._failed_starts >= _START_ATTEMPTS:
+            if self._failed_starts >= START_ATTEMPTS:
                 raise FastdlError(f"workers cannot start: {sys.executable}: {died.last_words or code}")
         self.counters.forget(range(member.welcome.first_slot, member.welcome.first_slot + member.welcome.slots))
         index = self._members.index(member)
@@ -239,42 +185,3 @@ class Pool:
             with suppress(OSError):
                 new.pipe.send(attach, fd)
         return died
-
-
-def _started() -> tuple[subprocess.Popen[bytes], socket.socket, IO[bytes]]:
-    """Start a worker; return it, our end of its pipe and what it says on standard error.
-
-    Raises:
-        OSError: processes, memory or descriptors are short.
-    """
-    ours, theirs = socket.socketpair()
-    errors = anonymous_file()
-    with theirs, prefork.interrupts_blocked():
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env=_environment(),
-        )
-    return process, ours, errors
-
-
-def _environment() -> dict[str, str]:
-    """Return a worker's environment: no secrets, and the caller's import path, so that it finds the same fastdl."""
-    return {**prefork.harmless_environment(), "FASTDL_PATH": json.dumps(_import_path())}
-
-
-def _import_path() -> list[str]:
-    """Return the caller's import path without entries that depend on where it stands now.
-
-    A relative entry, or '' as in interactive sessions, meant another directory when the caller imported fastdl than it
-    may mean now; what the caller loaded through one is named by its absolute place instead.
-    """
-    path = [entry for entry in map(str, sys.path) if Path(entry).is_absolute()]
-    for module in filter(None, map(sys.modules.get, _NEEDED)):
-        root = str(Path(str(module.__file__)).resolve().parent.parent)
-        if not any(Path(entry).resolve() == Path(root) for entry in path):
-            path.insert(0, root)
-    return path
