@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from fastcrc import crc64
 
 from fastdl.access import Writer
+from fastdl.again import again
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
 from fastdl.counters import BURST, Counters
-from fastdl.errors import DiskError, FastdlError, NetworkError, ObjectChanged, Refused, Truncated
+from fastdl.errors import DiskError, ObjectChanged, Truncated
 from fastdl.fetch import FIRST_WINDOW, WINDOW, next_window
 from fastdl.probe import Probe, ask_whole
 from fastdl.redact import redacted_url
@@ -52,26 +53,19 @@ def fetch_stream(
         FastdlError: it cannot be had; nothing of it is resumable.
     """
     response, allowed = found.response, _pace(limit_rate)
-    while True:
-        try:
-            if response is None:
-                fetched.requests += 1
-                fetched.retries += 1
-                with patience(stall):
-                    response = _ask_again(source, found, transport)
-            follower.restart()
-            return _copy(response, output, fetched, follower, stall, allowed, tell)
-        except NetworkError as error:
-            failure: FastdlError = error
-        except Refused as error:
-            if source.adapt(error):
-                continue
-            failure = source.explain(error)
-        try:
-            sleep(attempts.after(failure))
-        finally:
-            del failure  # raised, its traceback would hold this frame, and that one the connection
-        response = None
+
+    def receive() -> int:
+        nonlocal response
+        body, response = response, None
+        if body is None:
+            fetched.requests += 1
+            fetched.retries += 1
+            with patience(stall):
+                body = _ask_again(source, found, transport)
+        follower.restart()
+        return _copy(body, output, fetched, follower, stall, allowed, tell)
+
+    return again(source, attempts, sleep, receive)
 
 
 def _ask_again(source: Source, found: Probe, transport: Transport) -> Response:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastdl.again import again
 from fastdl.connections import patience
 from fastdl.contract import check_partial, check_uncoded, content_length, is_partial, range_header, unsatisfied_size
-from fastdl.errors import FastdlError, NetworkError, ObjectChanged, Refused
+from fastdl.errors import ObjectChanged
 from fastdl.validator import why_not_resumable
 
 if TYPE_CHECKING:
@@ -62,24 +63,16 @@ def probe(
         FastdlError: the object cannot be had.
     """
     requests = 0
-    while True:
+
+    def ask() -> Probe:
+        nonlocal requests
         requests += 1
-        try:
-            with patience(transport.line.read_timeout):
-                found = _ask(source, transport, start, stop, known)
-        except NetworkError as error:
-            failure: FastdlError = error
-        except Refused as error:
-            if source.adapt(error):
-                continue
-            failure = source.explain(error)
-        else:
-            found.requests, found.retries = requests, attempts.failures
-            return found
-        try:
-            sleep(attempts.after(failure))
-        finally:
-            del failure  # raised, its traceback would hold this frame, and that one the connection
+        with patience(transport.line.read_timeout):
+            return _ask(source, transport, start, stop, known)
+
+    found = again(source, attempts, sleep, ask)
+    found.requests, found.retries = requests, attempts.failures
+    return found
 
 
 def _ask(source: Source, transport: Transport, start: int, stop: int, known: ObjectInfo | None) -> Probe:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from fastdl.again import again
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
-from fastdl.errors import FastdlError, NetworkError, Refused, Truncated, UsageError
+from fastdl.errors import Truncated, UsageError
 from fastdl.http import Transport
 from fastdl.probe import ask_whole
 from fastdl.redact import printable
@@ -93,22 +94,14 @@ def _read(path: str) -> bytes:
 
 def _fetch(source: Source, line: Line, attempts: Attempts, sleep: Callable[[float], None]) -> bytes:
     transport = Transport(line, 1)
+
+    def ask() -> bytes:
+        with patience(line.read_timeout):
+            found = ask_whole(source, transport)
+        return b"" if found.response is None else _body(found.response, source.shown, line, sleep)
+
     try:
-        while True:
-            try:
-                with patience(line.read_timeout):
-                    found = ask_whole(source, transport)
-                return b"" if found.response is None else _body(found.response, source.shown, line, sleep)
-            except NetworkError as error:
-                failure: FastdlError = error
-            except Refused as error:
-                if source.adapt(error):
-                    continue
-                failure = source.explain(error)
-            try:
-                sleep(attempts.after(failure))
-            finally:
-                del failure  # raised, its traceback would hold this frame, and that one the connection
+        return again(source, attempts, sleep, ask)
     finally:
         transport.close()
 
