@@ -55,7 +55,7 @@ TESTS = {
     "marks": ("unit/test_marks",),
     "disk": ("unit/test_disk", "unit/test_output"),
     "output": ("unit/test_output",),
-    "http": ("unit/test_http", "unit/test_redirect", "unit/test_tls", "unit/test_slot"),
+    "http": ("unit/test_http", "unit/test_redirect", "unit/test_tls", "unit/test_slot", "unit/test_secrets_kept"),
     "urls": ("unit/test_urls", "unit/test_redirect"),
     "fetch": ("unit/test_fetch", "unit/test_slot", "property/test_digest"),
 }

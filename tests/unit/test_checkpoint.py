@@ -440,6 +440,42 @@ def test_doubt_stands_in_both_slots(path: Path) -> None:
         assert checkpoint.doubted
 
 
+@contextmanager
+def writes_and_syncs() -> Iterator[list[int | str]]:
+    """Note where this process writes, and when it syncs."""
+    seen: list[int | str] = []
+    pwrite, fsync = os.pwrite, os.fsync
+
+    def noted(fd: int, piece: bytes, to: int) -> int:
+        seen.append(to)
+        return pwrite(fd, piece, to)
+
+    def synced(fd: int) -> None:
+        seen.append("sync")
+        fsync(fd)
+
+    with patch.object(os, "pwrite", noted), patch.object(os, "fsync", synced):
+        yield seen
+
+
+def test_doubt_comes_over_marks_that_are_on_the_disk(path: Path) -> None:
+    """And one slot is there before the other is touched."""
+    write(path, 1)
+    with closing(open_checkpoint(path)) as checkpoint, writes_and_syncs() as seen:
+        checkpoint.doubt(doubted=False)
+    assert seen == ["sync", 0, "sync", SLOT, "sync"]
+
+
+def test_kept_records_of_one_part_come_behind_a_head_that_is_on_the_disk(path: Path) -> None:
+    """Marks under no head would look like somebody else's file."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.begin(replace(HEADER, plan=Plan(10, 10)))
+        checkpoint.mark(0, DIGESTS[0])
+        with writes_and_syncs() as seen:
+            checkpoint.keep()
+    assert seen == ["sync", 3 * SLOT, 2 * SLOT]
+
+
 def test_to_begin_takes_every_byte_away_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Marks of what was there must not stand under the new head for an instant."""
     write(path, *range(10))

@@ -92,6 +92,16 @@ def test_many_parts_are_read_as_few_are(few: int, indices: set[int], torn: set[i
     assert whole[-1].stop == marks.plan.count
 
 
+@pytest.mark.parametrize("few", [0, 2**20])
+def test_a_bit_or_a_record_alone_marks_nothing(few: int) -> None:
+    """A crash may come between the two writes, and a stale record may stand where a mark was taken back."""
+    marks = marked(*range(10))
+    marks.bitmap[0] &= ~0b1001
+    marks.records[16 * 8 : 16 * 9] = bytes(16)
+    with patch("fastdl.marks._FEW", few):
+        assert marks.runs() == ([Run(1, 3), Run(4, 8), Run(9, 10)], [Run(0, 1), Run(3, 4), Run(8, 9)])
+
+
 @pytest.mark.parametrize(("count", "how"), [(1, "few"), (2**15, "few"), (2**15 + 1, "many"), (2**17, "many")])
 def test_numpy_is_loaded_for_many_parts_only(count: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading it takes longer than looking through a few."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from fastdl.contract import range_header
-from fastdl.errors import FastdlError, ProtocolError, UsageError
+from fastdl.errors import FastdlError, NetworkError, ProtocolError, UsageError
 from fastdl.http import MAX_REDIRECTS, USER_AGENT
 from fastdl.messages import Request
 from fastdl.urls import origin, split_url
@@ -248,3 +250,18 @@ def test_a_host_that_has_no_name_is_an_error_of_ours(host: str) -> None:
     """What IDNA refuses never reaches the resolver."""
     with pytest.raises(FastdlError):
         fetch(f"http://{host}/")
+
+
+@pytest.mark.parametrize(("seconds", "followed"), [(4.9, True), (5.0, False), (60.0, False)])
+def test_a_redirect_whose_body_takes_the_timeout_is_a_stall(
+    seconds: float, monkeypatch: pytest.MonkeyPatch, *, followed: bool
+) -> None:
+    """Eleven of them would else be as many timeouts."""
+    times = iter((100.0, 100.0 + seconds))
+    monkeypatch.setattr("fastdl.http.time", SimpleNamespace(monotonic=lambda: next(times)))
+    with serving(routes({"/object": redirect("/there"), "/there": ranged(DATA)})) as server, client() as transport:
+        if followed:
+            assert read(transport.open(Request(server.url()))) == DATA
+        else:
+            with pytest.raises(NetworkError, match="no progress within the timeout"):
+                transport.open(Request(server.url()))

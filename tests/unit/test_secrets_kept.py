@@ -128,6 +128,12 @@ def test_who_sends_a_request_keeps_its_secrets() -> None:
     assert printable("t0p-s3cr3t an0ther-s3cr3t") == "*** ***"
 
 
+def test_the_login_of_a_proxy_is_a_secret() -> None:
+    """In the spelling of its URL, decoded, and as the header that carries it."""
+    with client(proxy="http://someone:p%40ssword@host:1"):
+        assert printable(f"p%40ssword p@ssword {LOGIN}") == "*** *** ***"
+
+
 def test_memory_is_bounded_and_the_latest_are_kept() -> None:
     """A download of a terabyte signs a hundred thousand requests."""
     for number in range(10_000):
