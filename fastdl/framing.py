@@ -14,6 +14,7 @@ MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
 _FINAL = 200
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t]")  # a name and its colon, or the fold of the line before
+_VERSION = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[0-9] [0-9]{3}(?: |$)")
 _LENGTH_DIGITS = 19  # of the longest length that can be meant
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
@@ -35,7 +36,8 @@ class _Lines:
 
     def readline(self, limit: int) -> bytes:
         line: bytes = self._fp.readline(limit)
-        if not line and self._nbytes:
+        cut = len(line) < limit and not line.endswith(b"\n")
+        if cut and (self._nbytes or (line and _VERSION.startswith(line[: len(_VERSION)]))):
             raise ConnectionAbortedError("the head broke off")  # not reset, as an idle connection's end is
         self._nbytes += len(line)
         if self._nbytes > MAX_HEAD:

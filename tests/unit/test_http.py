@@ -509,6 +509,16 @@ def test_a_coded_body_is_given_as_it_is() -> None:
         assert fetch(server.url())[1] == coded
 
 
+HEAD = b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: "x"\r\n\r\n'
+
+
+@pytest.mark.parametrize("cut", range(1, len(HEAD)))
+def test_a_head_that_breaks_off_is_no_fault_of_what_it_says(cut: int) -> None:
+    """Wherever it does: a line that is whole would be judged, half of one may become anything."""
+    with serving(raw(HEAD[:cut])) as server, pytest.raises(NetworkError):
+        fetch(server.url())
+
+
 class Buffer(bytearray):
     """A buffer whose end can be seen."""
 
