@@ -42,12 +42,27 @@ def read_whole(fd: int, buffer: bytearray, start: int) -> None:
         view = view[count:]
 
 
+def scratch(nbytes: int) -> memoryview:
+    """Return writable memory in pages of its own, which the system has back when nobody refers to them any more.
+
+    What malloc gives stays with the arena of some thread: after a thousand downloads a caller of three threads held
+    52 MB so, and 28 MB with this.
+
+    Raises:
+        DiskError: there is none left.
+    """
+    try:
+        return memoryview(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    except OSError as error:
+        raise DiskError(f"no memory left to receive into: {error.strerror}") from None
+
+
 class Writer:
     """Receives one window at a time into memory of its own, and writes it; for one thread."""
 
     def __init__(self, fd: int, window: int) -> None:
         self._fd = fd
-        self._scratch = memoryview(bytearray(window))
+        self._scratch = scratch(window)
 
     def window(self, nbytes: int) -> memoryview:
         """Return a writable buffer of ``nbytes``, at most the size of the scratch window."""
@@ -92,7 +107,7 @@ class FileReader:
 
     def __init__(self, fd: int, window: int) -> None:
         self._fd = fd
-        self._scratch = memoryview(bytearray(window))
+        self._scratch = scratch(window)
 
     def read(self, start: int, nbytes: int) -> memoryview:
         """Return the bytes ``[start, start + nbytes)``, valid until the next call; fewer only at the file's end.

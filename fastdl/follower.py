@@ -11,6 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Self
 
+from fastdl.access import scratch
 from fastdl.errors import DiskError, FastdlError, disk_errors
 from fastdl.hashers import make_hasher
 
@@ -106,8 +107,8 @@ class Follower:
         return self._hashed == size and not (self._again and self._thread)
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(_BUFFER))
         try:
+            buffer = scratch(_BUFFER)
             while (span := self._next()) is not None:
                 self._hash(buffer, *span)
         except FastdlError as failure:

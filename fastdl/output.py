@@ -186,7 +186,7 @@ def create_output(path: Path) -> Output:
     """
     part_path = part_path_of(path)
     try:
-        _remove_leftover(part_path, path)
+        remove_leftover(path)
         fd = os.open(part_path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise Busy(f"{path}: another downloader created {part_path.name} just now") from None
@@ -242,7 +242,15 @@ def _stamp_if_ours(fd: int, size: int) -> bytes | None:
         return os.pread(fd, STAMP, size) if status.st_size in (size, size + STAMP) else None
 
 
-def _remove_leftover(part_path: Path, path: Path) -> None:
+def remove_leftover(path: Path) -> None:
+    """Remove what an earlier run left in ``OUT.part``.
+
+    Raises:
+        Busy: another downloader holds it.
+        DiskError: it is no regular file.
+        OSError: it cannot be opened or removed.
+    """
+    part_path = part_path_of(path)
     try:
         fd = os.open(part_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
 from fastdl.disk import check_path, part_path_of
-from fastdl.errors import Archived, DiskError, IntegrityError, NotFound, ObjectChanged, UsageError, disk_errors
+from fastdl.errors import (
+    Archived,
+    DiskError,
+    FastdlError,
+    IntegrityError,
+    NotFound,
+    ObjectChanged,
+    UsageError,
+    disk_errors,
+)
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
 from fastdl.http import Transport
-from fastdl.output import Output, create_output, reopen_output
+from fastdl.output import Output, create_output, remove_leftover, reopen_output
 from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe, why_not_same
 from fastdl.progress import ProgressEvent, Teller
@@ -126,7 +135,8 @@ class Download:
             output.publish(fsync=self._job.fsync)
         except BaseException as error:
             # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
-            kept = complete or ((resumed if transfer is None else transfer.markable) and checkpoint.marks.any)
+            marked = checkpoint.path is not None and checkpoint.marks.any
+            kept = complete or ((resumed if transfer is None else transfer.markable) and marked)
             if output is not None and (isinstance(error, IntegrityError) or output.lost or not kept):
                 checkpoint.remove()
                 output.discard()
@@ -219,6 +229,8 @@ class Download:
             except DiskError:
                 checkpoint.remove()  # it would be believed the next time: the kernel shows what the disk refused
                 raise
+        with suppress(FastdlError, OSError):  # of a run that was killed, or still goes on
+            remove_leftover(self._job.path)
         return self._finish(found, checkpoint, plan, integrity)
 
     def _finish(self, found: Probe, checkpoint: Checkpoint, plan: Plan, integrity: str) -> DownloadResult:

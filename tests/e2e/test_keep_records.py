@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ from fastcrc import crc64
 import fastdl
 from tests.e2e.partial import checkpoint_of, leftovers, marked
 from tests.e2e.processes import killing_at, run, running
-from tests.servers.scripted import first_of, ignores_range, ranged, serving
+from tests.servers.scripted import first_of, ignores_range, ranged, script, serving, short_206, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,3 +187,34 @@ def test_a_disk_too_small_for_a_second_file(server: Server, output: Path, monkey
     assert leftovers(output.parent) == ["object", "object.cp"]
     assert (output.read_bytes(), checkpoint_of(output).read_bytes()) == before
     assert keep(server, output).parts_damaged == (7,)
+
+
+def test_what_a_killed_run_left_beside_a_finished_file_goes(server: Server, output: Path) -> None:
+    """A run without a checkpoint may have been killed there; the next one that finds the file finished tidies up."""
+    keep(server, output)
+    left = output.with_name("object.part")
+    left.write_bytes(b"something unfinished")
+    assert keep(server, output).parts_reused == PARTS
+    assert leftovers(output.parent) == ["object", "object.cp"]
+
+
+def test_another_downloaders_partial_file_stays_beside_a_finished_one(server: Server, output: Path) -> None:
+    """It is locked, and nobody else's to remove."""
+    keep(server, output)
+    left = output.with_name("object.part")
+    with left.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        keep(server, output)
+    assert left.exists()
+
+
+def test_without_a_checkpoint_a_failed_run_leaves_nothing(server: Server, output: Path) -> None:
+    """Nobody could resume from it, whatever stood there before."""
+    keep(server, output)
+    short = short_206(4 * PART)
+    with serving(script({1: short, 2: short, 3: status(404)}, otherwise=ranged(DATA))) as failing:
+        with pytest.raises(fastdl.NotFound):
+            fastdl.download(failing.url(), output, part_size=PART, checkpoint=False, workers=1, connections=1)
+        assert len(failing.log) == 3
+    assert leftovers(output.parent) == ["object", "object.cp"]
+    assert output.read_bytes() == DATA

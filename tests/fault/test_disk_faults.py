@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -284,4 +285,4 @@ def test_f15_a_rename_that_fails_costs_no_byte(play: Stage, error: str) -> None:
 
 
 def _fastdl(*arguments: object) -> list[str]:
-    return [program("python", "python3"), "-m", "fastdl", *map(str, arguments)]
+    return [sys.executable, "-m", "fastdl", *map(str, arguments)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastdl.access import FileReader, MapReader, Writer, make_reader
+from fastdl.access import FileReader, MapReader, Writer, make_reader, scratch
 from fastdl.errors import DiskError
 
 if TYPE_CHECKING:
@@ -111,3 +111,28 @@ def resident(fd: int) -> int:
         if "memfd:output" in line and number in line:
             return next(1024 * int(field.split()[1]) for field in lines if field.startswith("Rss:"))
     return 0
+
+
+def test_scratch_memory_is_the_systems_again_at_once() -> None:
+    """Whichever thread had it: an allocator would keep it for that thread's next one."""
+    nbytes = 1 << 24
+
+    def private() -> int:
+        lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) << 10
+
+    before = private()
+    view = scratch(nbytes)
+    view[:] = bytes(nbytes)
+    assert private() >= before + nbytes
+    part = view[5:]
+    del view
+    assert len(part) == nbytes - 5
+    del part
+    assert private() < before + nbytes // 2
+
+
+def test_no_memory_is_an_error_of_the_disks_kind() -> None:
+    """With the system's own word for it."""
+    with pytest.raises(DiskError, match="no memory left to receive into: Cannot allocate memory"):
+        scratch(1 << 62)

@@ -404,7 +404,7 @@ def test_room_for_a_sparse_file_is_looked_for(
 
 def test_a_name_that_is_taken_in_the_same_moment_is_busy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that begin together: the file of the one who came first is not touched."""
-    monkeypatch.setattr(module, "_remove_leftover", lambda part_path, _: part_path.write_bytes(b"first"))
+    monkeypatch.setattr(module, "remove_leftover", lambda path: part_path_of(path).write_bytes(b"first"))
     with pytest.raises(Busy, match=r"another downloader created out\.part just now"):
         create_output(path)
     assert part_path_of(path).read_bytes() == b"first"

@@ -28,6 +28,15 @@ KEPT: dict[str, Schedule] = {
         (Run(Flags(part_size=7), faults=(Fault("zeros", 1), Fault("whole_chunked", 3)), each=1),),
         Flags(part_size=7),
     ),
+    "a run without a checkpoint left its partial file beside a finished one": Schedule(
+        1068191,
+        Thing(806),
+        (
+            Run(Flags(part_size=500, keep_records=True)),
+            Run(Flags(part_size=500, no_checkpoint=True), faults=(Fault("reset", 1), Fault("gone", 3)), each=500),
+        ),
+        Flags(part_size=500),
+    ),
     "a kill lost half a part more than 16 KiB for each connection": Schedule(
         603906,
         Thing(117_015),
