@@ -42,6 +42,7 @@ _PART = 8192
 _FAULTY = 0.06  # of all answers
 _KILLED = 0.3  # of all rounds, in which a worker is killed
 _PATIENCE = 120.0  # seconds that a round may take
+_REST, _GLANCE = 2.0, 0.01  # seconds until what is still there counts, and between looks
 _SLACK = 4.0  # MiB
 _WARM = 5  # rounds until everything was imported and allocated once
 
@@ -111,7 +112,7 @@ def soak(seconds: float, seed: int = 1, tell: Callable[[Soak], None] = lambda _:
                 with _killing(process.pid, seen, rng):
                     ends = json.loads(_line(process, lines))
                 seen.ends.update(ends)
-                seen.looks.append(look(process.pid))
+                seen.looks.append(rested(process.pid))
                 tell(seen)
     return seen
 
@@ -127,6 +128,14 @@ def look(pid: int) -> Look:
         children=len(_children(pid)),
         private=private / 1024,
     )
+
+
+def rested(pid: int) -> Look:
+    """Look at it once nobody is on the way out: who was joined may still be in the kernel for an instant."""
+    deadline = time.monotonic() + _REST
+    while (seen := look(pid)).threads + seen.children > 1 and time.monotonic() < deadline:
+        time.sleep(_GLANCE)
+    return seen
 
 
 def _children(pid: int) -> list[int]:
