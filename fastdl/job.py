@@ -95,6 +95,8 @@ def target_path(path: str | os.PathLike[str], url: str) -> Path:
         DiskError: it cannot be looked at.
     """
     try:
+        if not os.fspath(path):
+            raise ValueError("it is empty")
         target = Path(os.fsdecode(path)).absolute()
         if b"\0" in os.fsencode(target):
             raise ValueError("NUL in a name")

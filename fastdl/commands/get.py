@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastdl.commands.options import Size, line_options, output_options, request_options, store_options
+from fastdl.commands.options import FilePath, Size, line_options, output_options, request_options, store_options
 from fastdl.errors import UsageError
 from fastdl.terminal import configure_logging, fill_standard_streams, print_json, stopped_by_signals
 
@@ -28,14 +28,14 @@ _JSON_EVERY = 1.0  # seconds between progress lines
 
 @click.command()
 @click.argument("url")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to make; else the URL's last name.")
-@click.option("-d", "--dir", "directory", type=click.Path(path_type=Path), help="Directory to make it in.")
+@click.option("-o", "--output", type=FilePath(), help="File to make; else the URL's last name.")
+@click.option("-d", "--dir", "directory", type=FilePath(), help="Directory to make it in.")
 @click.option("-x", "--connections", type=int, help="Connections of all workers together, at most (128).")
 @click.option("-w", "--workers", type=int, help="Worker processes (one for each processor, at most 4).")
 @click.option(
     "-p", "--part-size", type=Size(), help="Unit of checkpoint, check and refetch: 1 to 5G, 8M is 8 MiB (chosen)."
 )
-@click.option("--checkpoint", "checkpoint_path", type=click.Path(path_type=Path), help="Checkpoint file (OUTPUT.cp).")
+@click.option("--checkpoint", "checkpoint_path", type=FilePath(), help="Checkpoint file (OUTPUT.cp).")
 @click.option("--no-checkpoint", is_flag=True, help="Keep no checkpoint: a killed download starts over.")
 @click.option(
     "--resume",

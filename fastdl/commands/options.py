@@ -33,6 +33,19 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class FilePath(click.Path):
+    """A path that names something: an empty one, of a variable that is not set, would mean the directory one is in."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a path."""
+        if value in ("", b""):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def several(*options: Option) -> Option:
     """Make one decorator of several options; ``--help`` lists them in this order."""
 
@@ -94,7 +107,7 @@ line_options = several(
     ),
     click.option("--max-time", type=float, metavar="SECONDS", help="Longest time for everything."),
     click.option("--proxy", metavar="URL", help="HTTP proxy; '' for none (environment)."),
-    click.option("--cacert", type=click.Path(path_type=Path), help="CA certificates to trust instead of the system's."),
+    click.option("--cacert", type=FilePath(), help="CA certificates to trust instead of the system's."),
     click.option("--insecure", is_flag=True, help="Do not verify TLS certificates."),
 )
 store_options = several(

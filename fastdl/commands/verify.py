@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import gc
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastdl.commands.options import Size, line_options, output_options, request_options, store_options
+from fastdl.commands.options import FilePath, Size, line_options, output_options, request_options, store_options
 from fastdl.errors import IntegrityError
 from fastdl.terminal import configure_logging, fill_standard_streams, print_json, stopped_by_signals
 from fastdl.votes import named
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastdl.result import VerifyResult
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=FilePath())
 @click.argument("url", required=False)
 @click.option("--repair", is_flag=True, help="Fetch bad parts again and overwrite them in place; needs URL.")
-@click.option("--checkpoint", "checkpoint_path", type=click.Path(path_type=Path), help="Kept records (PATH.cp).")
+@click.option("--checkpoint", "checkpoint_path", type=FilePath(), help="Kept records (PATH.cp).")
 @click.option(
     "--checksum", multiple=True, metavar="ALGO=HEX", help="Digest the file must have: sha256=…, crc64=…; repeatable."
 )

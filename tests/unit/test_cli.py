@@ -84,6 +84,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         [URL, "-H", "a b: c"],
         [URL, "-H", "X: a\r\nY: b"],
         [URL, "-o", "out", "--checkpoint", "out"],
+        *([URL, flag, ""] for flag in ("-o", "-d", "--checkpoint", "--cacert")),
+        ["verify", ""],
         ["http://host/"],
         ["host/object"],
         ["file:///etc/passwd"],
