@@ -24,6 +24,26 @@ STOP_PATIENCE = 1.0  # seconds they get to end: Ctrl-C must not take two
 OUTPUT = 0  # a crew serves one output
 
 
+class _Duplicate:
+    """A descriptor of the output for threads of our own; closed at the latest when nobody refers to it any more.
+
+    A thread that does not end in time goes on with it: closed under its hands it could soon mean another file.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = -1
+        self.fd = os.dup(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it, unless it was."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 class Crew:
     """``workers`` processes with ``connections`` in all for the output behind ``fd``; use it from one thread."""
 
@@ -32,13 +52,14 @@ class Crew:
         self._pool = Pool(line, workers, connections, own)
         self._fd = fd
         with disk_errors("no descriptor for the connections of this process"):
-            self._own_fd = os.dup(fd)
+            self._own_output = _Duplicate(fd)
             self._reports, self._reports_in = Pipe(duplex=False)
         self._pool.listen(self._reports)
         self._sending = threading.Lock()
         self._transport = transport
         self._own = [
-            Slot(number, self._pool.counters, self._send, transport, lambda _: self._own_fd) for number in range(own)
+            Slot(number, self._pool.counters, self._send, transport, lambda _: self._own_output.fd)
+            for number in range(own)
         ]
         self.counters = self._pool.counters
         self.hash_slots = frozenset(self._pool.hash_slots)
@@ -57,9 +78,8 @@ class Crew:
         self._reports.close()  # whoever is telling something is told that nobody listens
         deadline = time.monotonic() + STOP_PATIENCE
         ended = [slot.stop(max(0.0, deadline - time.monotonic())) for slot in self._own]
-        # A thread that does not end in time keeps what it uses: closed, a descriptor could soon mean another file.
         if all(ended):
-            os.close(self._own_fd)
+            self._own_output.close()
         self._pool.close()
         with self._sending:
             self._reports_in.close()
@@ -154,6 +174,9 @@ class Crew:
             self._transport.close()
             self._idle = [entry for entry in self._idle if not self._is_own(entry[1])]
             heapify(self._idle)
+
+    def _own_descriptor(self, _: int) -> int:
+        return self._own_output.fd
 
     def _is_own(self, slot: int) -> bool:
         return slot < len(self._own)

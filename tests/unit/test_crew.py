@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import threading
@@ -17,6 +18,7 @@ from fastdl.http import Transport
 from fastdl.messages import Abort, Fetch, Line, Rehash, Renew, Report, Request, Trim, Trimmed
 from fastdl.plan import Plan, Run
 from fastdl.pool import Died
+from fastdl.slot import Slot
 from fastdl.validator import Validator
 from tests.servers.scripted import LAST_MODIFIED, ranged, script, serving, stall_after, stall_before_head
 
@@ -256,6 +258,19 @@ def test_closing_leaves_nothing_behind() -> None:
         server.wait_until(lambda: server.open_connections == 0)
         after = open_descriptors(), threading.active_count() - 2  # the server has a thread for each connection
         assert after <= before
+
+
+def test_a_thread_that_does_not_end_in_time_keeps_its_file_and_nobody_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed under its hands, the descriptor could mean another file; left open for good, they would run short."""
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(Slot, "stop", lambda *_: False)
+        with crew() as made:
+            assert made.idle
+    os.fstat(made._own_output.fd)
+    del made
+    gc.collect()
+    assert open_descriptors() == before
 
 
 def open_descriptors() -> int:
