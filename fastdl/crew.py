@@ -30,8 +30,9 @@ class _Duplicate:
     A thread that does not end in time goes on with it: closed under its hands it could soon mean another file.
     """
 
+    fd = -1  # until there is one: Ctrl-C may come before
+
     def __init__(self, fd: int) -> None:
-        self.fd = -1
         self.fd = os.dup(fd)
 
     def __del__(self) -> None:

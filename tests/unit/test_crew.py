@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastdl.crew import OWN, Crew
+from fastdl.crew import OWN, Crew, _Duplicate
 from fastdl.errors import NetworkError
 from fastdl.http import Transport
 from fastdl.messages import Abort, Fetch, Line, Rehash, Renew, Report, Request, Trim, Trimmed
@@ -271,6 +272,16 @@ def test_a_thread_that_does_not_end_in_time_keeps_its_file_and_nobody_longer(mon
     del made
     gc.collect()
     assert open_descriptors() == before
+
+
+def test_a_duplicate_that_never_came_to_be_is_gone_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may strike before its first line, and descriptors may be short."""
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    _Duplicate.__new__(_Duplicate)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _Duplicate(-1)
+    assert said == []
 
 
 def open_descriptors() -> int:
