@@ -176,9 +176,6 @@ class Crew:
             self._idle = [entry for entry in self._idle if not self._is_own(entry[1])]
             heapify(self._idle)
 
-    def _own_descriptor(self, _: int) -> int:
-        return self._own_output.fd
-
     def _is_own(self, slot: int) -> bool:
         return slot < len(self._own)
 

@@ -79,7 +79,6 @@ class Player:
         self._struck: list[str] = []
         self._expected = ""  # what --checksum is given
         self._disturbed = False  # something was done to files since the last success
-        self._spoilt = False  # or to bytes on their way
 
     def play(self) -> None:
         """Play everything.
