@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastdl import sources
-from fastdl.errors import NetworkError
 from fastdl.http import Transport
-from fastdl.job import make_line
+from fastdl.prepare import prepare
 from fastdl.probe import probe
 from fastdl.proof import worth_comparing
 from fastdl.redact import printable, without_secrets
-from fastdl.retry import Attempts, Backoff
+from fastdl.retry import Attempts
 
 if TYPE_CHECKING:
     import os
@@ -81,29 +78,28 @@ def head(
     Raises:
         UsageError, NotFound, AccessDenied, NetworkError, ProtocolError: as of ``download``.
     """
-    source = sources.resolve(
+    way = prepare(
         url,
-        tuple((headers or {}).items()),
+        headers=headers,
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
+        max_time=max_time,
+        proxy=proxy,
+        cacert=cacert,
+        insecure=insecure,
         endpoint_url=endpoint_url,
         region=region,
         addressing=addressing,
         sign=sign,
         version_id=version_id,
-        credentials=credentials,
         profile=profile,
         request_payer=request_payer,
+        credentials=credentials,
     )
-    line = make_line(source, connect_timeout, read_timeout, max_time, proxy, cacert, insecure=insecure)
-    due = None if max_time is None else time.monotonic() + max_time
-
-    def sleep(seconds: float) -> None:
-        if due is not None and time.monotonic() + seconds > due:
-            raise NetworkError(f"{source.shown}: no answer within {max_time} seconds")
-        time.sleep(seconds)
-
-    transport = Transport(line, 1)
+    source = way.source
+    transport = Transport(way.line, 1)
     try:
-        found = probe(source, transport, 0, 1, Attempts(Backoff().of_probe, random.Random()), sleep)
+        found = probe(source, transport, 0, 1, Attempts(way.backoff.of_probe, random.Random()), way.sleeper())
         found.close()
         return _facts(source, found, source.promises(found.info, transport))
     finally:

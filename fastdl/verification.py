@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastdl import sources
 from fastdl.audit import Audit, Look
 from fastdl.digest import parse_checksum
 from fastdl.errors import UsageError
-from fastdl.job import DEFAULT_RETRY, check_limit_rate, checkpoint_path_of, concurrency, make_backoff, make_line
+from fastdl.job import DEFAULT_RETRY, check_limit_rate, checkpoint_path_of, concurrency, make_backoff
 from fastdl.messages import Line
+from fastdl.prepare import prepare
 from fastdl.progress import Listeners
 from fastdl.there import FileThere, keep_others_out, open_records
 
@@ -95,28 +95,32 @@ def verify(
         UsageError, AccessDenied, NetworkError, ProtocolError, ObjectChanged, DiskError, Busy: nothing is known then.
     """
     target = Path(path).absolute()
-    source = None
+    source, line = None, Line()
     if url is not None:
-        source = sources.resolve(
+        way = prepare(
             url,
-            tuple((headers or {}).items()),
+            headers=headers,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            max_time=max_time,
+            proxy=proxy,
+            cacert=cacert,
+            insecure=insecure,
             endpoint_url=endpoint_url,
             region=region,
             addressing=addressing,
             sign=sign,
             version_id=version_id,
-            credentials=credentials,
             profile=profile,
             request_payer=request_payer,
+            credentials=credentials,
         )
+        source, line = way.source, way.line
     records_path = checkpoint_path_of(target, checkpoint_path)
     checksums = tuple(map(parse_checksum, [checksum] if isinstance(checksum, str) else checksum or ()))
     if repair and source is None:
         raise UsageError("a repair needs the URL to fetch bad parts from")
     workers, connections = concurrency(workers, connections)
-    line = Line()
-    if source is not None:
-        line = make_line(source, connect_timeout, read_timeout, max_time, proxy, cacert, insecure=insecure)
     backoff, limit_rate = make_backoff(retry), check_limit_rate(limit_rate)
     look = Look(target, source, checksums, repair, line, workers, connections, limit_rate, backoff, max_time)
     with ExitStack() as stack:
