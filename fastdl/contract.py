@@ -82,18 +82,37 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     return int(value)
 
 
-def is_partial(status: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether an answer claims to be a range.
+def is_partial(status: int, headers: Mapping[str, str], start: int, stop: int) -> bool:
+    """Tell whether an answer to ``bytes [start, stop)`` claims to be a range.
 
     Some servers answer a range with status 200 and yet an exact Content-Range and Content-Length (``rclone serve
-    s3`` does): those two together mean what 206 means.
+    s3`` does): where both say just what was asked for, up to the object's end, they mean what 206 means.
     """
     if status == _PARTIAL:
         return True
-    if status != _OK or "Content-Range" not in headers:
+    got = parse_content_range(headers.get("Content-Range", "")) if status == _OK else None
+    if got is None or got.size is None:
         return False
-    got = parse_content_range(headers["Content-Range"])
-    return got is not None and content_length(headers) == got.stop - got.start
+    exact = (got.start, got.stop) == (start, min(stop, got.size))
+    return exact and content_length(headers) == got.stop - got.start
+
+
+def check_whole(headers: Mapping[str, str], url: str) -> None:
+    """Refuse an answer with status 200 whose Content-Range does not say that it carries the whole object.
+
+    It would be a piece of the object, or of another one, under the object's name.
+
+    Raises:
+        RangeMismatch: it must not be used.
+    """
+    value = headers.get("Content-Range")
+    if value is None:
+        return
+    got = parse_content_range(value)
+    if got is None or got.start or not got.stop == got.size == content_length(headers):
+        raise RangeMismatch(
+            f"{redacted_url(url)} answered status {_OK} with {printable(value, 80)}, which is not the whole object"
+        )
 
 
 def check_uncoded(headers: Mapping[str, str], url: str) -> None:
@@ -121,7 +140,8 @@ def check_partial(
         ObjectChanged: the object has another size now.
     """
     shown = printable(headers.get("Content-Range", "no Content-Range"), 80)
-    got = parse_content_range(headers.get("Content-Range", "")) if is_partial(status, headers) else None
+    claimed = is_partial(status, headers, start, stop)
+    got = parse_content_range(headers.get("Content-Range", "")) if claimed else None
     if got is not None and size is not None and got.size not in (size, None):
         raise ObjectChanged(
             f"{redacted_url(url)} was replaced: it had {size} bytes, has {got.size}; run again to restart"

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from fastdl.contract import check_partial, check_satisfiable, check_validator, is_partial, range_header
+from fastdl.contract import check_partial, check_satisfiable, check_validator, range_header
 from fastdl.digest import Digest, Hasher
 from fastdl.errors import DiskError, NetworkError, Truncated
 from fastdl.redact import redacted_url
@@ -25,7 +25,7 @@ FIRST_WINDOW, LEAST_WINDOW = 4096, 1024  # small until a line has shown that it 
 WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
 _REPORTED = 32  # parts hashed on the disk that one report tells of
 _SLOW, _FAST = 0.25, 0.02  # seconds a window may take before it shrinks, and under which it grows
-_OK = 200
+_OK, _PARTIAL = 200, 206
 
 
 class Listener(Protocol):
@@ -156,7 +156,7 @@ class SpanFetch:
         self._listener.watch(response)
         try:
             url = response.request.url
-            if response.status != _OK and not is_partial(response.status, response.headers):
+            if response.status not in (_OK, _PARTIAL):
                 check_satisfiable(response.status, response.headers, url, self._plan.size)
                 raise response.refused()
             check_validator(response.headers, url, self._validator)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from fastdl.again import again
 from fastdl.connections import patience
-from fastdl.contract import check_partial, check_uncoded, content_length, is_partial, range_header, unsatisfied_size
+from fastdl.contract import (
+    check_partial,
+    check_uncoded,
+    check_whole,
+    content_length,
+    is_partial,
+    range_header,
+    unsatisfied_size,
+)
 from fastdl.errors import ObjectChanged
 from fastdl.validator import why_not_resumable
 
@@ -80,7 +88,7 @@ def _ask(source: Source, transport: Transport, start: int, stop: int, known: Obj
     source.pin(response.request)
     url, headers = response.request.url, response.headers
     try:
-        if is_partial(response.status, headers):
+        if is_partial(response.status, headers, start, stop):
             got = check_partial(response.status, headers, url, start, stop, None)
             if got.size is not None:
                 return Probe(response, source.describe(headers, got.size), True, start, got.stop, 0, 0)  # noqa: FBT003
@@ -119,6 +127,7 @@ def ask_whole(source: Source, transport: Transport) -> Probe:
 
 
 def _whole(source: Source, response: Response) -> Probe:
+    check_whole(response.headers, response.request.url)
     check_uncoded(response.headers, response.request.url)
     size = content_length(response.headers)
     return Probe(response, source.describe(response.headers, size), False, 0, size or 0, 0, 0)  # noqa: FBT003

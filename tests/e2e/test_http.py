@@ -14,7 +14,18 @@ from fastdl.retry import Backoff
 from tests.e2e.command import left_to_workers, names, run
 from tests.servers import scripted
 from tests.servers.nginx import serving_nginx
-from tests.servers.scripted import Handler, Pattern, chunked, ignores_range, no_length, ranged, routes, script, serving
+from tests.servers.scripted import (
+    Exchange,
+    Handler,
+    Pattern,
+    chunked,
+    ignores_range,
+    no_length,
+    ranged,
+    routes,
+    script,
+    serving,
+)
 from tests.servers.tls import certificate
 
 if TYPE_CHECKING:
@@ -53,6 +64,36 @@ def test_every_size_by_workers(tmp_path: Path, size: int) -> None:
     assert outcome.code == 0
     assert (tmp_path / "out").read_bytes() == DATA[:size]
     assert outcome.last["crc64"] == f"{crc64.xz(DATA[:size]):016x}"
+
+
+@pytest.mark.parametrize("length", [10, 9, 100, None])
+@pytest.mark.parametrize(
+    "value", ["bytes 0-9/100", "bytes 0-9/10", "bytes 5-14/100", "bytes 0-99/100", "bytes 0-9/*", "x"]
+)
+@pytest.mark.parametrize("status", [200, 206, 203])
+def test_a_piece_is_never_published_as_the_whole(tmp_path: Path, status: int, value: str, length: int | None) -> None:
+    """Whatever status, Content-Range and length say to the first request, a file is the object or there is none."""
+    whole = DATA[:100]
+    size = 10 if value.endswith("/10") else 100
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.request.number > 1:
+            ranged(whole[:size], etag=None, last_modified=None)(exchange)
+        elif length is None:
+            exchange.reply(
+                status, {"Content-Range": value, "Transfer-Encoding": "chunked"}, b"a\r\n%b\r\n0\r\n\r\n" % whole[:10]
+            )
+        else:
+            exchange.reply(status, {"Content-Range": value}, whole[:length])
+
+    with serving(answer) as server:
+        try:
+            result = fastdl.download(server.url(), tmp_path / "out", retry=1)
+        except fastdl.ProtocolError:
+            assert names(tmp_path) == set()
+        else:
+            assert (tmp_path / "out").read_bytes() == whole[:size]
+            assert result.size == size
 
 
 def test_parts_of_one_byte(tmp_path: Path) -> None:

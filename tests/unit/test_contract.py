@@ -10,6 +10,7 @@ from fastdl.contract import (
     check_partial,
     check_uncoded,
     check_validator,
+    check_whole,
     content_length,
     is_partial,
     parse_content_range,
@@ -105,19 +106,44 @@ def test_a_200_with_range_and_length_is_a_206() -> None:
     assert check(200, Content_Range=RIGHT, Content_Length="4") == ContentRange(4, 8, 16)
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Content-Length": "4"},
-        {"Content-Range": RIGHT},
-        {"Content-Range": RIGHT, "Content-Length": "16"},
-        {"Content-Range": RIGHT, "Content-Length": "4", "Transfer-Encoding": "chunked"},
-        {"Content-Range": "junk", "Content-Length": "4"},
-    ],
-)
-def test_a_200_that_says_less_is_whole(headers: dict[str, str]) -> None:
-    """Without both, agreeing, a 200 is what it says: the whole object."""
-    assert not is_partial(200, HTTPHeaderDict(headers))
+WHOLE, CLIPPED, INNER = "bytes 0-15/16", "bytes 4-15/16", "bytes 4-6/16"
+OTHER, UNKNOWN, SEVERAL = "bytes 0-3/16", "bytes 4-7/*", f"{RIGHT}, {RIGHT}"
+RANGES = (None, WHOLE, RIGHT, CLIPPED, INNER, OTHER, UNKNOWN, SEVERAL, "bytes */16", "junk", "")
+LENGTHS = (None, "chunked", "4", "3", "12", "16", "0")
+
+
+def head_of(value: str | None, length: str | None) -> HTTPHeaderDict:
+    """Make a head with this Content-Range and this length; None for neither."""
+    headers = HTTPHeaderDict({} if value is None else {"Content-Range": value})
+    if length == "chunked":
+        headers["Transfer-Encoding"] = length
+    elif length is not None:
+        headers["Content-Length"] = length
+    return headers
+
+
+@pytest.mark.parametrize("stop", [8, 100])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("value", RANGES)
+def test_a_200_is_a_range_only_if_it_is_exactly_the_one_asked_for(
+    value: str | None, length: str | None, stop: int
+) -> None:
+    """Of all heads with status 200 one says what 206 says: the bytes from 4 on up to the last one asked for."""
+    right = (RIGHT, "4") if stop == 8 else (CLIPPED, "12")
+    assert is_partial(200, head_of(value, length), 4, stop) is ((value, length) == right)
+    assert is_partial(206, head_of(value, length), 4, stop)
+    assert not any(is_partial(status, head_of(value, length), 4, stop) for status in (201, 203, 226, 304, 416))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("value", RANGES)
+def test_a_200_with_a_range_is_whole_only_if_it_is_the_whole(value: str | None, length: str | None) -> None:
+    """A piece of the object under status 200 never passes for all of it; without Content-Range nothing is said."""
+    if value is None or (value, length) == (WHOLE, "16"):
+        check_whole(head_of(value, length), URL)
+    else:
+        with pytest.raises(RangeMismatch, match=r"answered status 200 with .*, which is not the whole object"):
+            check_whole(head_of(value, length), URL)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x"])
