@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AccessDenied,
         Archived,
         Busy,
+        Cancelled,
         DiskError,
         FastdlError,
         IntegrityError,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     )
     from fastdl.facts import ObjectFacts, head
     from fastdl.progress import ProgressEvent
-    from fastdl.result import DownloadResult, VerifyResult
+    from fastdl.reading import Stream, stream
+    from fastdl.result import DownloadResult, LoadResult, VerifyResult
     from fastdl.verification import verify
 
 __version__ = "0.1.0"
@@ -37,29 +39,36 @@ __all__ = [
     "AccessDenied",
     "Archived",
     "Busy",
+    "Cancelled",
     "DiskError",
     "DownloadResult",
     "FastdlError",
     "IntegrityError",
+    "LoadResult",
     "NetworkError",
     "NotFound",
     "ObjectChanged",
     "ObjectFacts",
     "ProgressEvent",
     "ProtocolError",
+    "Stream",
     "UsageError",
     "VerifyResult",
     "download",
     "head",
+    "stream",
     "verify",
 ]
 _HOMES = {
     "DownloadResult": "result",
+    "LoadResult": "result",
     "ObjectFacts": "facts",
     "ProgressEvent": "progress",
+    "Stream": "reading",
     "VerifyResult": "result",
     "download": "api",
     "head": "facts",
+    "stream": "reading",
     "verify": "verification",
 }
 

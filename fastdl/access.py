@@ -10,8 +10,12 @@ from __future__ import annotations
 import mmap
 import os
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from fastdl.errors import DiskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PAGE = mmap.PAGESIZE
 _FORGET = 1024 * 1024  # bytes of the mapping that stay resident behind a reader
@@ -42,6 +46,16 @@ def read_whole(fd: int, buffer: bytearray, start: int) -> None:
         view = view[count:]
 
 
+def pieces(view: memoryview, start: int, ring: int) -> Iterator[tuple[memoryview, int]]:
+    """Cut what lies from byte ``start`` on where a ring of so many bytes ends; yield the pieces with their places."""
+    while view:
+        at = start % ring if ring else start
+        piece = view[: ring - at] if ring else view
+        yield piece, at
+        start += len(piece)
+        view = view[len(piece) :]
+
+
 def scratch(nbytes: int) -> memoryview:
     """Return writable memory in pages of its own, which the system has back when nobody refers to them any more.
 
@@ -68,14 +82,15 @@ class Writer:
         """Return a writable buffer of ``nbytes``, at most the size of the scratch window."""
         return self._scratch[:nbytes]
 
-    def store(self, start: int, filled: memoryview) -> None:
-        """Write all of ``filled`` at byte ``start`` of the output.
+    def store(self, start: int, filled: memoryview, ring: int = 0) -> None:
+        """Write all of ``filled`` at byte ``start`` of the output, or of a ``ring`` of so many bytes.
 
         Raises:
             DiskError: the disk did not take it.
         """
         try:
-            write_whole(self._fd, filled, start)
+            for piece, at in pieces(filled, start, ring):
+                write_whole(self._fd, piece, at)
         except OSError as error:
             raise DiskError(f"writing the output at byte {start}: {error.strerror}") from None
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Self
 
 from fastdl.errors import NetworkError, disk_errors
-from fastdl.messages import Abort, Renew, Report, Trim, Trimmed
+from fastdl.messages import Abort, Nudge, Renew, Report, Trim, Trimmed
 from fastdl.pool import Died, Pool
 from fastdl.slot import Slot
 
@@ -152,6 +152,10 @@ class Crew:
         self._transport.close()
         self._pool.drop_idle()
 
+    def nudge(self) -> None:
+        """Let ``wait`` return, from whatever thread."""
+        self._send(Nudge())
+
     def kill(self, slot: int) -> None:
         """Kill the worker that a slot belongs to; wait() then tells what was lost.
 
@@ -162,10 +166,10 @@ class Crew:
             raise NetworkError("a connection cannot be ended")
         self._pool.kill(slot)
 
-    def wait(self, timeout: float) -> list[Report | Trimmed | Died]:
+    def wait(self, timeout: float) -> list[Report | Trimmed | Died | Nudge]:
         """Return what happened, at the latest after ``timeout`` seconds."""
         trimmed, self._trimmed = self._trimmed, []
-        events = [*trimmed, *self._pool.wait(0 if trimmed else timeout)]
+        events: list[Report | Trimmed | Died | Nudge] = [*trimmed, *self._pool.wait(0 if trimmed else timeout)]
         self._look_up()
         return events
 
@@ -179,6 +183,6 @@ class Crew:
     def _is_own(self, slot: int) -> bool:
         return slot < len(self._own)
 
-    def _send(self, report: Report) -> None:
+    def _send(self, report: Report | Nudge) -> None:
         with self._sending, suppress(OSError):  # the download ended without this thread
             self._reports_in.send(report)

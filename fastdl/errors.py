@@ -116,6 +116,12 @@ class Busy(FastdlError):
     exit_code = 10
 
 
+class Cancelled(FastdlError):
+    """The caller took it back while it went on; what was fetched into a file is kept and resumable."""
+
+    exit_code = 130
+
+
 @contextmanager
 def disk_errors(what: object) -> Iterator[None]:
     """Let a system call that fails inside be a DiskError of ``what``."""

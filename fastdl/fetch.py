@@ -105,6 +105,7 @@ class SpanFetch:
         self._transport = transport
         self._writer = writer
         self._store = order.store
+        self._ring = order.ring
         self._listener = listener
         self._clock = clock
         # A window larger than the part would hold finished parts back until it is full.
@@ -199,7 +200,7 @@ class SpanFetch:
         self._listener.settle()
         first, digests = self._tally.feed(filled)
         if self._store:
-            self._writer.store(start, filled)
+            self._writer.store(start, filled, self._ring)
         self._listener.progress(count)
         if digests:
             self._listener.report(first, digests)

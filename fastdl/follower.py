@@ -28,11 +28,22 @@ _PATIENCE = 1.0  # seconds that the thread gets to end: Ctrl-C must not take two
 class Follower:
     """Hashes the file behind ``fd`` from its first byte on, never further than it was told is final.
 
-    ``kinds`` are algorithms, each with the part size of a composite or None; without any it does nothing.
+    ``kinds`` are algorithms, each with the part size of a composite or None; without any it does nothing. Of a ``ring``
+    of so many bytes ``hashed`` is told how far it has come: until then nothing behind may be overwritten.
     """
 
-    def __init__(self, fd: int, kinds: Iterable[tuple[str, int | None]]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        kinds: Iterable[tuple[str, int | None]],
+        ring: int = 0,
+        hashed: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._kinds = tuple(kinds)
+        self._ring = ring
+        self._tell = hashed
+        if self._kinds:
+            hashed(0)
         self._hashers = [make_hasher(*kind) for kind in self._kinds]
         with disk_errors("no descriptor to hash the output by"):
             self._fd = os.dup(fd)
@@ -131,7 +142,8 @@ class Follower:
 
     def _hash(self, buffer: memoryview, start: int, nbytes: int) -> None:
         try:
-            count = os.preadv(self._fd, [buffer[:nbytes]], start)
+            at = start % self._ring if self._ring else start
+            count = os.preadv(self._fd, [buffer[: min(nbytes, self._ring - at) if self._ring else nbytes]], at)
         except OSError as error:
             raise DiskError(f"reading the output at byte {start}: {error.strerror}") from None
         for hasher in self._hashers:
@@ -144,6 +156,7 @@ class Follower:
             self._hashed += count
             if self._hashed == self._final:
                 self._changed.notify_all()
+        self._tell(start + count)
 
     def _fail(self, error: FastdlError) -> None:
         with self._changed:

@@ -8,7 +8,7 @@ import re
 import socket
 from typing import Any
 
-from fastdl.stream import Stream
+from fastdl.wire import Wire
 
 MAX_INTERIM = 32
 MAX_HEAD = 64 * 1024  # bytes of one answer's head, interim ones included
@@ -62,7 +62,7 @@ class StrictResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         if isinstance(sock, socket.socket):  # not what urllib3 makes of a connection through a TLS proxy
-            self.fp = io.BufferedReader(Stream(self.fp.detach(), sock))
+            self.fp = io.BufferedReader(Wire(self.fp.detach(), sock))
 
     def begin(self) -> None:
         """Skip interim answers, of which http.client knows only 100; refuse framing that it would misread.

@@ -67,7 +67,8 @@ class Attach:
 class Fetch:
     """Order a connection to fetch the parts of ``run`` in one GET; ``validator`` is what the answer must show.
 
-    Without ``store`` the bytes are hashed and forgotten: the answer is wanted for comparison only.
+    Without ``store`` the bytes are hashed and forgotten: the answer is wanted for comparison only. The output may be a
+    ``ring`` of so many bytes, which the object passes through.
     """
 
     slot: int
@@ -78,6 +79,7 @@ class Fetch:
     request: Request
     validator: Validator
     store: bool = True
+    ring: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ class Rehash:
 
 
 Order = Fetch | Rehash
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """Whoever reads what is being fetched wants something: the caller's process wakes itself with it."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastcrc import crc64
@@ -13,7 +13,7 @@ from fastdl.again import again
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import content_length
 from fastdl.counters import BURST, Counters
-from fastdl.errors import DiskError, ObjectChanged, Truncated
+from fastdl.errors import ObjectChanged, Truncated
 from fastdl.fetch import FIRST_WINDOW, WINDOW, next_window
 from fastdl.probe import Probe, ask_whole
 from fastdl.redact import redacted_url
@@ -22,18 +22,22 @@ from fastdl.validator import difference
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastdl.arrivals import Arrivals
     from fastdl.follower import Follower
     from fastdl.http import Response, Transport
+    from fastdl.memory import Memory
     from fastdl.output import Output
     from fastdl.result import Fetched
     from fastdl.retry import Attempts
     from fastdl.sources import Source
 
+_NAP = 0.1  # seconds between looks at the time while readers make no room
+
 
 def fetch_stream(
     source: Source,
     found: Probe,
-    output: Output,
+    output: Output | Memory,
     transport: Transport,
     attempts: Attempts,
     fetched: Fetched,
@@ -43,16 +47,17 @@ def fetch_stream(
     limit_rate: int | None,
     sleep: Callable[[float], None],
     tell: Callable[[int, int], None],
+    readers: Arrivals | None = None,
 ) -> int:
     """Fetch the whole body into ``output``, from its first byte again after every failure; return its size in bytes.
 
     ``stall`` is how many seconds may pass without progress, ``limit_rate`` how many bytes may come in one;
-    ``follower`` hears of every byte that is stored.
+    ``follower`` hears of every byte that is stored. What ``readers`` may have seen is not stored again but compared.
 
     Raises:
         FastdlError: it cannot be had; nothing of it is resumable.
     """
-    response, allowed = found.response, _pace(limit_rate)
+    response, allowed, seen = found.response, _pace(limit_rate), None if readers is None else _Seen(readers)
 
     def receive() -> int:
         nonlocal response
@@ -62,10 +67,47 @@ def fetch_stream(
             fetched.retries += 1
             with patience(stall):
                 body = _ask_again(source, found, transport)
-        follower.restart()
-        return _copy(body, output, fetched, follower, stall, allowed, tell)
+        if seen is None:
+            follower.restart()
+        if readers is not None:
+            readers.break_with(body.abort)
+        try:
+            return _copy(body, output, fetched, follower, stall, allowed, tell, seen)
+        finally:
+            if readers is not None:
+                readers.break_with(None)
 
     return again(source, attempts, sleep, receive)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What ``readers`` may have read of an earlier attempt."""
+
+    readers: Arrivals
+    size: int = 0  # bytes
+    crc: int = 0
+    waits: int = 0  # for readers to make room
+
+    def room(self, size: int) -> int:
+        """Return how many bytes may come after ``size``; none if readers made no room for a while."""
+        if size < self.size:
+            return self.size - size
+        room = self.readers.room(size, _NAP)
+        self.waits += not room
+        return room
+
+    def take(self, size: int, crc: int) -> None:
+        """Take note of the CRC-64 of the first ``size`` bytes.
+
+        Raises:
+            ObjectChanged: it is not what the same bytes had before.
+        """
+        if size == self.size and crc != self.crc:
+            raise ObjectChanged(f"the object was replaced while it was read: its first {size} bytes are others now")
+        if size > self.size:
+            self.size, self.crc = size, crc
+            self.readers.advance(size)
 
 
 def _ask_again(source: Source, found: Probe, transport: Transport) -> Response:
@@ -95,23 +137,28 @@ def _pace(limit_rate: int | None) -> Callable[[int, int], int]:
 
 def _copy(
     response: Response,
-    output: Output,
+    output: Output | Memory,
     fetched: Fetched,
     follower: Follower,
     stall: float,
     allowed: Callable[[int, int], int],
     tell: Callable[[int, int], None],
+    seen: _Seen | None,
 ) -> int:
     """Write the whole body; a promised length must be met exactly, a chunked body be ended by its last chunk."""
     writer = Writer(output.fd, WINDOW)
     promised = content_length(response.headers)
     if promised is None:
-        _empty(output)  # an earlier attempt may have left bytes
+        output.empty()  # an earlier attempt may have left bytes
     size, crc, window = 0, 0, FIRST_WINDOW
     try:
-        with stall_watch(lambda: fetched.bytes_fetched, stall, response.abort):
+        with stall_watch(lambda: (fetched.bytes_fetched, seen and seen.waits), stall, response.abort):
             while promised is None or size < promised:
-                view = writer.window(allowed(fetched.bytes_fetched, window))
+                nbytes = min(allowed(fetched.bytes_fetched, window), 2**63 if seen is None else seen.room(size))
+                if nbytes == 0:
+                    tell(size, 1)
+                    continue
+                view = writer.window(nbytes)
                 began = time.monotonic()
                 count = response.readinto(view)
                 if count == 0:
@@ -119,9 +166,12 @@ def _copy(
                 window = next_window(window, time.monotonic() - began)
                 if promised is None:
                     output.check_length(size)
-                writer.store(size, view[:count])
+                if seen is None or size >= seen.size:
+                    writer.store(size, view[:count], output.ring)
                 crc = crc64.xz(view[:count], crc)
                 size += count
+                if seen is not None:
+                    seen.take(size, crc)
                 follower.advance(size)
                 fetched.bytes_fetched += count
                 tell(size, 1)
@@ -133,10 +183,3 @@ def _copy(
         output.settle(size)
     fetched.crc64 = crc
     return size
-
-
-def _empty(output: Output) -> None:
-    try:
-        os.ftruncate(output.fd, 0)
-    except OSError as error:
-        raise DiskError(f"{output.part_path}: {error.strerror}") from None

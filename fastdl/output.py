@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fastdl.access import write_whole
-from fastdl.disk import fallocate, part_path_of, sync_directory, umask
+from fastdl.disk import check_room, fallocate, part_path_of, sync_directory, umask
 from fastdl.errors import Busy, DiskError, disk_errors
 from fastdl.header import STAMP
 from fastdl.locks import inode, is_named, lock, release
@@ -31,6 +31,8 @@ class Output:
     marks are true of this file, whatever its inode number, and that nobody truncated it: pwrite would extend it again
     without a word, over a hole, but never as far as the stamp.
     """
+
+    ring = 0  # all of it is kept
 
     def __init__(self, path: Path, name: Path, fd: int, stamp: bytes, *, sealed: bool = False) -> None:
         self.path = path
@@ -56,6 +58,14 @@ class Output:
         except BaseException:
             release(self._lock_fd)
             raise
+
+    def check_room(self, size: int) -> None:
+        """Refuse an object that the file system cannot hold, before anything is planned for it.
+
+        Raises:
+            DiskError: there is less room.
+        """
+        check_room(self.path, size)
 
     def allocate(self, size: int | None) -> None:
         """Reserve ``size`` bytes on the disk; None if the size is not known.
@@ -97,6 +107,15 @@ class Output:
             now = os.fstat(self.fd).st_size
         if now != length:
             raise DiskError(f"{self.part_path}: another process truncated or changed it")
+
+    def empty(self) -> None:
+        """Forget what an earlier attempt at an object of unknown size may have left.
+
+        Raises:
+            DiskError: the disk fails.
+        """
+        with disk_errors(self.part_path):
+            os.ftruncate(self.fd, 0)
 
     def settle(self, size: int) -> None:
         """Note the final size of a file that grew to it.

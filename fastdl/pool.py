@@ -15,7 +15,7 @@ from fastdl import prefork
 from fastdl.counters import Counters, nbytes
 from fastdl.errors import FastdlError, disk_errors
 from fastdl.member import START_ATTEMPTS, Member
-from fastdl.messages import Abort, Attach, Drop, Line, Order, Ready, Renew, Report, Trim, Trimmed, Welcome
+from fastdl.messages import Abort, Attach, Drop, Line, Nudge, Order, Ready, Renew, Report, Trim, Trimmed, Welcome
 from fastdl.pipe import anonymous_file
 
 
@@ -118,13 +118,13 @@ class Pool:
         """Let wait() also tell of the reports that come through a pipe that is not a worker's."""
         self._selector.register(other, selectors.EVENT_READ)
 
-    def wait(self, timeout: float) -> list[Report | Trimmed | Died]:
+    def wait(self, timeout: float) -> list[Report | Trimmed | Died | Nudge]:
         """Return what happened, at the latest after ``timeout`` seconds.
 
         Raises:
             FastdlError: workers cannot be started.
         """
-        events: list[Report | Trimmed | Died] = []
+        events: list[Report | Trimmed | Died | Nudge] = []
         for key, _ in self._selector.select(timeout):
             member: Member | None = key.data
             assert isinstance(key.fileobj, Connection)  # noqa: S101 - nothing else is registered

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastdl.errors import NetworkError
+from fastdl.errors import Cancelled, NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,15 +56,24 @@ class Meter:
 
 
 class Teller:
-    """Passes the state of one download on to ``listener``, and ends it after ``max_time`` seconds; None for neither."""
+    """Passes the state of one download on to ``listener``, and ends it after ``max_time`` seconds; None for neither.
+
+    Once ``cancelled`` is set it ends at the next look.
+    """
 
     def __init__(
-        self, listener: Callable[[ProgressEvent], None] | None, shown: str, max_time: float | None, fetched: Fetched
+        self,
+        listener: Callable[[ProgressEvent], None] | None,
+        shown: str,
+        max_time: float | None,
+        fetched: Fetched,
+        cancelled: threading.Event | None = None,
     ) -> None:
         self._listener = listener
         self._shown = shown
         self._max_time = max_time
         self._fetched = fetched
+        self._cancelled = cancelled or threading.Event()
         self._meter = Meter()
         self._began = time.monotonic()
         self._next_tell = 0.0
@@ -96,10 +106,12 @@ class Teller:
         """
         if self._max_time is not None:
             seconds = min(seconds, max(0.0, self._max_time - self.seconds))
-        time.sleep(seconds)
+        self._cancelled.wait(seconds)
         self._check(self.seconds)
 
     def _check(self, seconds: float) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled(f"{self._shown}: cancelled")
         if self._max_time is not None and seconds > self._max_time:
             raise NetworkError(f"{self._shown}: not done within {self._max_time} seconds; run again to resume")
 

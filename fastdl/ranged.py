@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastdl.crew import OUTPUT, Crew
 from fastdl.errors import DiskError, FastdlError, NetworkError, ServerBusy
 from fastdl.limit import Limit
-from fastdl.messages import Fetch, Rehash, Report, Trimmed
+from fastdl.messages import Fetch, Nudge, Rehash, Report, Trimmed
 from fastdl.plan import Run
 from fastdl.pool import Died
 from fastdl.renewal import Renewal
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from fastdl.arrivals import Arrivals
     from fastdl.checkpoint import Checkpoint
     from fastdl.digest import Digest
     from fastdl.http import Transport
+    from fastdl.memory import Memory
     from fastdl.messages import Line
     from fastdl.output import Output
     from fastdl.plan import Plan
@@ -42,7 +44,8 @@ class RangedDownload:
     """One object on its way; ``fetched`` is kept up to date for whoever shows progress.
 
     Parts missing in ``checkpoint`` are fetched and marked there, marked ones are hashed. With ``answers`` the parts it
-    names are fetched instead, and it hears of them. ``final`` hears of the runs that nobody will change any more.
+    names are fetched instead, and it hears of them. ``final`` hears of the runs that nobody will change any more;
+    ``readers`` say what they want next.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class RangedDownload:
         source: Source,
         info: ObjectInfo,
         plan: Plan,
-        output: Output | FileThere,
+        output: Output | FileThere | Memory,
         checkpoint: Checkpoint,
         line: Line,
         transport: Transport,
@@ -65,6 +68,7 @@ class RangedDownload:
         tell: Callable[[int, int], None],
         final: Callable[[Run], None],
         answers: Answers | None = None,
+        readers: Arrivals | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -93,7 +97,8 @@ class RangedDownload:
         if limit_rate is not None:  # waiting for its turn no connection may look as if it stood still
             connections = max(1, min(connections, limit_rate // _RATE_EACH))
         self._limit = Limit(connections, clock(), least=workers)
-        self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng)
+        self._readers = readers
+        self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng, readers)
         self._steering = Steering(self._crew, self._schedule, self._limit, line, limit_rate)
         self._slots: dict[int, int] = {}  # of orders
         self._renewal = Renewal(source)
@@ -110,6 +115,8 @@ class RangedDownload:
                     self._adopt(found)
                 if self._schedule.waiting:
                     self._crew.start()
+                if self._readers is not None:
+                    self._readers.heed(self._crew.nudge)
                 self._feed()
                 while not self._schedule.finished:
                     for event in self._crew.wait(self._steering.patience):
@@ -133,6 +140,9 @@ class RangedDownload:
 
     def _feed(self) -> None:
         now = self._clock()
+        if self._readers is not None:
+            for run in self._readers.wanted():
+                self._steering.forward(run)
         while self._crew.idle and (fetch := self._schedule.take(now, self._steering.worth)):
             self._give(*fetch)
         self._steering.share(now)
@@ -153,9 +163,12 @@ class RangedDownload:
         self._slots[number] = slot
         self._steering.begin(slot, number, self._clock())
         request = self._source.request(self._info)
-        return Fetch(slot, number, OUTPUT, self._plan, run, request, self._info.validator, self._store)
+        validator, ring = self._info.validator, self._output.ring
+        return Fetch(slot, number, OUTPUT, self._plan, run, request, validator, self._store, ring)
 
-    def _take(self, event: Report | Trimmed | Died) -> None:
+    def _take(self, event: Report | Trimmed | Died | Nudge) -> None:
+        if isinstance(event, Nudge):  # what is wanted is looked at each time round
+            return
         if isinstance(event, Died):
             self._bury(event)
         elif isinstance(event, Trimmed):

@@ -79,6 +79,26 @@ class DownloadResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What was fetched into memory, and what was proven of it; the fields mean what those of ``DownloadResult`` do."""
+
+    url: str
+    size: int
+    etag: str
+    crc64: int
+    integrity: str
+    part_size: int
+    parts: int
+    parts_repaired: tuple[int, ...]
+    bytes_fetched: int
+    requests: int
+    retries: int
+    seconds: float
+    connections: int
+    bottleneck: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyResult:
     """What was found of a file that is there.
 

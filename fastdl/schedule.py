@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastdl.errors import FastdlError, ServerBusy
+from fastdl.missing import Missing
 from fastdl.plan import LEAST_SPAN, Plan, Run, span_length
 from fastdl.retry import Backoff, is_transient, wished_delay
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Mapping
 
+    from fastdl.arrivals import Arrivals
     from fastdl.limit import Limit
 
 DEATHS = 3  # workers that one and the same run may take with it
@@ -39,7 +41,10 @@ class Lease:
 
 
 class Schedule:
-    """The parts of one object between missing and done. Leases are named by the order numbers it gives out."""
+    """The parts of one object between missing and done. Leases are named by the order numbers it gives out.
+
+    With ``readers`` no part is begun for which there is no room yet, and they are fetched in their order.
+    """
 
     def __init__(
         self,
@@ -49,10 +54,11 @@ class Schedule:
         limit: Limit,
         backoff: Backoff,
         rng: random.Random,
+        readers: Arrivals | None = None,
     ) -> None:
         self._plan = plan
-        self._missing = deque(missing)
-        self._missing_parts = sum(map(len, self._missing))
+        self._missing = Missing(missing)
+        self._readers = readers
         self._doubtful = deque(marked)
         self._backoff = backoff
         self._rng = rng
@@ -94,15 +100,18 @@ class Schedule:
         ``least`` is how many bytes are worth a request.
         """
         while self._delayed and self._delayed[0][0] <= now:
-            self._put_back(heapq.heappop(self._delayed)[2])
-        if not self._missing or not self.room(now):
+            self._missing.put_back(heapq.heappop(self._delayed)[2])
+        windowed = self._readers is not None and self._readers.ring > 0
+        run = self._missing.next(ordered=windowed)
+        if run is None or not self.room(now):
             return None
-        run = self._missing.popleft()
-        self._missing_parts -= len(run)
-        count = span_length(self._plan, len(run) + self._missing_parts, self._limit.shares(self._fetching), least)
-        if count < len(run):
-            self._put_back(Run(run.first + count, run.stop))
-            run = Run(run.first, run.first + count)
+        shares = self._limit.shares(self._fetching)
+        count = span_length(self._plan, self._missing.parts, shares, least)
+        if windowed and self._readers is not None:
+            count = min(count, self._readers.step(self._limit.allowed), self._readers.horizon - run.first)
+            if count <= 0:
+                return None
+        run = self._missing.take(run, min(count, len(run)))
         return self._lease(run, now, rehash=False), run
 
     def room(self, now: float) -> int:
@@ -122,17 +131,28 @@ class Schedule:
 
     def adopt(self, run: Run, now: float) -> int | None:
         """Lease ``run`` to somebody who has it under way already; None unless all of it is missing."""
-        if not any(old.first <= run.first and run.stop <= old.stop for old in self._missing):
-            return None
-        rest = []
-        for old in self._missing:
-            if old.first < run.first:
-                rest.append(Run(old.first, min(old.stop, run.first)))
-            if old.stop > run.stop:
-                rest.append(Run(max(old.first, run.stop), old.stop))
-        self._missing = deque(rest)
-        self._missing_parts -= len(run)
-        return self._lease(run, now, rehash=False)
+        return self._lease(run, now, rehash=False) if self._missing.adopt(run) else None
+
+    def forward(self, wanted: Run) -> list[tuple[int, int]]:
+        """Let the parts of ``wanted`` come next; return the leases to be asked for their tails, and whence on.
+
+        Those are the ones that would reach wanted parts only after others, and, if nobody would be free soon, the one
+        that has most left of what nobody waits for.
+        """
+        late = [
+            (number, wanted.first)
+            for number, lease in self._leases.items()
+            if lease.may_trim and lease.done + 1 < wanted.first < lease.run.stop
+        ]
+        if not self._missing.forward(wanted) or late or self._fetching < self._limit.allowed:
+            return late
+        left = {
+            number: lease.run.stop - lease.done
+            for number, lease in self._leases.items()
+            if lease.may_trim and lease.run.stop - lease.done > 1 and not wanted.first <= lease.done < wanted.stop
+        }
+        longest = max(left, key=left.__getitem__, default=None)
+        return [] if longest is None else [(longest, self._leases[longest].done + 1)]
 
     def lease(self, number: int) -> Lease | None:
         """Return the lease of an order, None once it ended."""
@@ -149,11 +169,7 @@ class Schedule:
 
     def miss(self, index: int) -> None:
         """Note that a part thought complete must be fetched again."""
-        stop = index + 1
-        self._missing_parts += 1
-        if self._missing and self._missing[-1].stop == index:  # neighbours are fetched in one request
-            index = self._missing.pop().first
-        self._missing.append(Run(index, stop))
+        self._missing.add(index)
 
     def end(self, number: int) -> Run | None:
         """End a lease; return what it left undone."""
@@ -210,7 +226,7 @@ class Schedule:
         lease.trimming = False
         lease.trimmable = stop < lease.run.stop
         if lease.trimmable:
-            self._put_back(Run(stop, lease.run.stop))
+            self._missing.put_back(Run(stop, lease.run.stop))
             lease.run = Run(lease.run.first, stop)
 
     def again(self, rest: Run, *, rehash: bool = False) -> None:
@@ -218,7 +234,7 @@ class Schedule:
         if rehash:
             self._doubtful.appendleft(rest)
         else:
-            self._put_back(rest)
+            self._missing.put_back(rest)
 
     def fail(self, rest: Run, error: FastdlError, now: float, taken: float) -> None:
         """Put back what a lease ``taken`` then and failed ``now`` left undone, to be tried after a wait.
@@ -239,7 +255,7 @@ class Schedule:
             failures, allowed = max(1, self._busy_answers), self._limit.allowed
             self._limit.refused(now, self._fetching)
             if self._limit.allowed < allowed and wished_delay(error) is None:
-                self._put_back(rest)  # there is one connection less to ask for it
+                self._missing.put_back(rest)  # there is one connection less to ask for it
                 return
         else:
             failures = self._failures[rest.first] = self._failures.get(rest.first, 0) + 1
@@ -262,15 +278,6 @@ class Schedule:
         if deaths >= DEATHS:
             raise FastdlError(f"{deaths} workers in a row died at part {rest.first}; is memory short?")
         self.again(rest, rehash=rehash)
-
-    def _put_back(self, run: Run) -> None:
-        self._missing_parts += len(run)
-        if self._missing:  # neighbours are fetched in one request
-            following = self._missing[0]
-            if run.stop == following.first or following.stop == run.first:
-                self._missing.popleft()
-                run = Run(min(run.first, following.first), max(run.stop, following.stop))
-        self._missing.appendleft(run)
 
     def _lease(self, run: Run, now: float, *, rehash: bool) -> int:
         self._number += 1

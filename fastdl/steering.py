@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastdl.crew import Crew
     from fastdl.limit import Limit
     from fastdl.messages import Line
+    from fastdl.plan import Run
     from fastdl.result import Fetched
     from fastdl.schedule import Schedule
 
@@ -78,6 +79,12 @@ class Steering:
     def end(self, number: int) -> None:
         """Watch an order no longer."""
         self._watches.end(number)
+
+    def forward(self, wanted: Run) -> None:
+        """Bring the parts of ``wanted`` forward; connections that are far from them leave them to others."""
+        for number, stop in self._schedule.forward(wanted):
+            self._schedule.ask_trim(number)
+            self._crew.tell(Trim(self._watches.orders[number].slot, number, stop))
 
     def look(self, now: float) -> None:
         """Look at the counts, judge the number of connections, and end those that are too many."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastdl import ordered
-from fastdl.disk import check_room
 from fastdl.errors import IntegrityError
 from fastdl.follower import Follower, Frontier
 from fastdl.header import Header
@@ -20,9 +19,11 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from fastdl.arrivals import Arrivals
     from fastdl.checkpoint import Checkpoint
     from fastdl.http import Transport
     from fastdl.job import Job
+    from fastdl.memory import Memory
     from fastdl.output import Output
     from fastdl.plan import Run
     from fastdl.probe import Probe
@@ -34,13 +35,16 @@ log = logging.getLogger("fastdl")
 
 
 class Transfer:
-    """``found`` on its way into ``output``; with ``resumed`` the checkpoint's marks are about that very output."""
+    """``found`` on its way into ``output``; with ``resumed`` the checkpoint's marks are about that very output.
+
+    ``readers`` use what is there while the rest is coming.
+    """
 
     def __init__(
         self,
         job: Job,
         found: Probe,
-        output: Output,
+        output: Output | Memory,
         checkpoint: Checkpoint,
         transport: Transport,
         claims: Claims,
@@ -49,6 +53,7 @@ class Transfer:
         fetched: Fetched,
         teller: Teller,
         rng: random.Random,
+        readers: Arrivals | None = None,
     ) -> None:
         self._job = job
         self._found = found
@@ -59,6 +64,7 @@ class Transfer:
         self._fetched = fetched
         self._teller = teller
         self._rng = rng
+        self._readers = readers
         self._trust = resumed and job.resume == "trust" and not output.sealed
         self._claims = replace(claims, trusted=self._trust and checkpoint.marks.any)
         self._doubted = resumed and checkpoint.doubted
@@ -77,12 +83,15 @@ class Transfer:
             self.plan = self._checkpoint.stored.plan  # its part size holds if none was asked for
         else:
             if self._job.part_size is None:  # what no plan can hold no disk can
-                check_room(self._job.path, info.size or 0)
+                self._output.check_room(info.size or 0)
             self.plan = make_plan(info.size or 0, self._job.part_size)
         log.debug("%s: %s bytes in %d parts of %d", self._shown, info.size, self.plan.count, self.plan.part_size)
         self._fetched.size = info.size
         self._output.allocate(info.size)
-        with Follower(self._output.fd, self._claims.kinds) as follower:
+        ring, hashed = self._output.ring, (lambda _: None) if self._readers is None else self._readers.hashed
+        if self._readers is not None:
+            self._readers.begin(info.size, self.plan if self._found.ranged else NO_PARTS)
+        with Follower(self._output.fd, self._claims.kinds, ring, hashed) as follower:
             if self._found.ranged:
                 self._fetch_ranges(follower)
             else:
@@ -99,7 +108,7 @@ class Transfer:
         try:
             proven = self._verify(follower)
         except IntegrityError as error:
-            if not self._found.ranged:
+            if not self._found.ranged or self._output.ring:  # what has passed cannot be taken back
                 raise
             self._checkpoint.doubt(doubted=True)
             doubted = True
@@ -125,6 +134,7 @@ class Transfer:
             limit_rate=job.limit_rate,
             sleep=self._teller.sleep,
             tell=self._teller.tell,
+            readers=self._readers,
         )
 
     def _fetch_ranges(self, follower: Follower) -> None:
@@ -134,8 +144,21 @@ class Transfer:
             header = Header(self.plan, identity, info.validator, info.crc64, output.inode, output.stamp)
             self._checkpoint.begin(header)
             self.markable = True
-        frontier = Frontier(self.plan, follower.advance)
-        self._ranged(frontier.add, trust=self._trust).run(self._found)
+        readers = self._readers
+
+        def advance(stop: int) -> None:
+            follower.advance(stop)
+            if readers is not None:
+                readers.advance(stop)
+
+        frontier = Frontier(self.plan, advance)
+
+        def final(run: Run) -> None:
+            if readers is not None:
+                readers.arrived(run)
+            frontier.add(run)
+
+        self._ranged(final, trust=self._trust).run(self._found)
         self._fetched.crc64 = self._checkpoint.marks.crc64
 
     def _ranged(
@@ -160,6 +183,7 @@ class Transfer:
             tell=self._teller.tell,
             final=final,
             answers=answers,
+            readers=self._readers if answers is None else None,
         )
 
     def _repair(self, follower: Follower, why: IntegrityError) -> str:

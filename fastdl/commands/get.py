@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastdl.commands.options import FilePath, Size, line_options, output_options, request_options, store_options
+from fastdl.commands.options import (
+    FilePath,
+    fetch_options,
+    line_options,
+    output_options,
+    request_options,
+    store_options,
+)
 from fastdl.errors import UsageError
 from fastdl.terminal import configure_logging, fill_standard_streams, print_json, stopped_by_signals
 
@@ -30,11 +37,7 @@ _JSON_EVERY = 1.0  # seconds between progress lines
 @click.argument("url")
 @click.option("-o", "--output", type=FilePath(), help="File to make; else the URL's last name.")
 @click.option("-d", "--dir", "directory", type=FilePath(), help="Directory to make it in.")
-@click.option("-x", "--connections", type=int, help="Connections of all workers together, at most (128).")
-@click.option("-w", "--workers", type=int, help="Worker processes (one for each processor, at most 4).")
-@click.option(
-    "-p", "--part-size", type=Size(), help="Unit of checkpoint, check and refetch: 1 to 5G, 8M is 8 MiB (chosen)."
-)
+@fetch_options
 @click.option("--checkpoint", "checkpoint_path", type=FilePath(), help="Checkpoint file (OUTPUT.cp).")
 @click.option("--no-checkpoint", is_flag=True, help="Keep no checkpoint: a killed download starts over.")
 @click.option(
@@ -45,15 +48,10 @@ _JSON_EVERY = 1.0  # seconds between progress lines
     help="Hash the parts of an earlier run before using them, trust them, or start over.",
 )
 @click.option(
-    "--checksum", multiple=True, metavar="ALGO=HEX", help="Digest the object must have: sha256=…, crc64=…; repeatable."
-)
-@click.option(
     "--checksum-file", metavar="FILE|URL", help="SHA256SUMS or the like, with a digest of the object by name."
 )
 @request_options
-@click.option("--retry", type=int, default=8, show_default=True, help="Retries in a row of one part.")
 @line_options
-@click.option("--limit-rate", type=Size(), help="Bytes per second of all connections together: 10M is 10 MiB/s.")
 @click.option("-n", "--no-clobber", is_flag=True, help="Fail if the output exists, instead of replacing it.")
 @click.option("--fsync", is_flag=True, help="Make the finished file survive power loss.")
 @click.option("--keep-records", is_flag=True, help="Leave the checkpoint, complete, beside the output.")

@@ -95,6 +95,21 @@ request_options = several(
         help="Header to send, or a file with one a line (@- is standard input); repeatable.",
     ),
 )
+fetch_options = several(
+    click.option("-x", "--connections", type=int, help="Connections of all workers together, at most (128)."),
+    click.option("-w", "--workers", type=int, help="Worker processes (one for each processor, at most 4)."),
+    click.option(
+        "-p", "--part-size", type=Size(), help="Unit of checkpoint, check and refetch: 1 to 5G, 8M is 8 MiB (chosen)."
+    ),
+    click.option(
+        "--checksum",
+        multiple=True,
+        metavar="ALGO=HEX",
+        help="Digest the object must have: sha256=…, crc64=…; repeatable.",
+    ),
+    click.option("--retry", type=int, default=8, show_default=True, help="Retries in a row of one part."),
+    click.option("--limit-rate", type=Size(), help="Bytes per second of all connections together: 10M is 10 MiB/s."),
+)
 line_options = several(
     click.option("--connect-timeout", type=float, default=10.0, show_default=True, metavar="SECONDS"),
     click.option(

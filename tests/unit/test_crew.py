@@ -16,7 +16,7 @@ import pytest
 from fastdl.crew import OWN, Crew, _Duplicate
 from fastdl.errors import NetworkError
 from fastdl.http import Transport
-from fastdl.messages import Abort, Fetch, Line, Rehash, Renew, Report, Request, Trim, Trimmed
+from fastdl.messages import Abort, Fetch, Line, Nudge, Rehash, Renew, Report, Request, Trim, Trimmed
 from fastdl.plan import Plan, Run
 from fastdl.pool import Died
 from fastdl.slot import Slot
@@ -31,7 +31,7 @@ PLAN = Plan(len(DATA), 50_000)
 VALIDATOR = Validator('"v1"', LAST_MODIFIED)
 PATIENCE = 20.0  # seconds; only failing tests take as long
 
-Event = Report | Trimmed | Died
+Event = Report | Trimmed | Died | Nudge
 
 
 @contextmanager

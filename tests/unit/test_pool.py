@@ -15,7 +15,7 @@ import pytest
 
 from fastdl.errors import DiskError, NetworkError, RangeMismatch, Refused
 from fastdl.fetch import Tally
-from fastdl.messages import Abort, Fetch, Line, Rehash, Report, Request, Trimmed
+from fastdl.messages import Abort, Fetch, Line, Nudge, Rehash, Report, Request, Trimmed
 from fastdl.plan import Plan, Run
 from fastdl.pool import Died, Pool
 from fastdl.validator import Validator
@@ -42,7 +42,7 @@ VALIDATOR = Validator('"v1"', LAST_MODIFIED)
 SECRET = "s3cr3t"
 PATIENCE = 20.0  # seconds; only failing tests take as long
 
-Event = Report | Trimmed | Died
+Event = Report | Trimmed | Died | Nudge
 
 
 @contextmanager

@@ -391,9 +391,9 @@ class Shared:
         shared, stored = self, []
 
         class Noting(Writer):
-            def store(self, start: int, filled: memoryview) -> None:
+            def store(self, start: int, filled: memoryview, ring: int = 0) -> None:
                 stored.append((start, start + len(filled)))
-                super().store(start, filled)
+                super().store(start, filled, ring)
 
         class Meddling(Told):
             def before_window(self) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from fastdl.errors import NetworkError
 from fastdl.messages import Request
-from fastdl.stream import Stream
+from fastdl.wire import Wire
 from tests.servers.scripted import Handler, Pattern, ranged, script, serving, stall_after, stall_before_head
 from tests.servers.tls import Certificate, certificate
 from tests.unit.asking import DATA, client, read
@@ -60,9 +60,9 @@ def connected(kind: str = "unix") -> Iterator[tuple[Counting, socket.socket]]:
 
 
 @contextmanager
-def streaming(sock: socket.socket) -> Iterator[Stream]:
+def streaming(sock: socket.socket) -> Iterator[Wire]:
     """Yield a stream of a socket as fastdl makes one."""
-    with Stream(sock.makefile("rb", buffering=0), sock) as stream:
+    with Wire(sock.makefile("rb", buffering=0), sock) as stream:
         yield stream
 
 
@@ -100,7 +100,7 @@ def in_pieces(sock: socket.socket, nbytes: int = 10_007) -> Callable[[], None]:
     return send
 
 
-def had_by(stream: Stream, nbytes: int) -> bytes:
+def had_by(stream: Wire, nbytes: int) -> bytes:
     """Receive by one call."""
     buffer = bytearray(nbytes)
     return bytes(buffer[: stream.readinto(memoryview(buffer))])
@@ -260,7 +260,7 @@ def test_a_buffered_reader_loses_nothing_between_small_and_large() -> None:
     head = b"HTTP/1.1 200 OK\r\n"
     with connected() as (ours, theirs):
         ours.settimeout(PATIENCE)
-        reader = io.BufferedReader(Stream(ours.makefile("rb", buffering=0), ours))
+        reader = io.BufferedReader(Wire(ours.makefile("rb", buffering=0), ours))
 
         def send() -> None:
             theirs.sendall(head + BODY[:1000])

@@ -15,7 +15,7 @@ from typing import Any
 _LARGE = io.DEFAULT_BUFFER_SIZE  # a reader that wants more than its buffer holds reads past it
 
 
-class Stream(io.RawIOBase):
+class Wire(io.RawIOBase):
     """Reads ``sock``, of which ``raw`` is the file that ``makefile`` made: the socket stays open as long as that."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
