@@ -2,7 +2,8 @@
 
 A slot is ``<8s I I Q Q Q Q Q Q 32s 16s`` = magic, version, flags, generation, size, part size, device and inode
 of ``OUT.part``, promised crc64, SHA-256 of the source's identity, stamp of ``OUT.part``; then ETag, Last-Modified and
-version id, each as a ``<H`` length and latin-1 bytes; zeros; and in its last eight bytes the xxh3-64 of all before.
+version id, each as a ``<H`` length and latin-1 bytes (at most 1024: of a longer one the beginning, a zero and its
+SHA-256 in hexadecimal); zeros; and in its last eight bytes the xxh3-64 of all before.
 Flags: 1, the promised crc64 is known; 2, the object as a whole was found not to be what was promised, and is repaired.
 
 A slot is valid if and only if magic, version and hash are right, the numbers are possible and the lengths stay inside.
@@ -98,8 +99,8 @@ def encode(header: Header, generation: int) -> bytes:
         identity_digest(header.identity),
         header.stamp,
     )
-    validator = header.validator
-    # Header values are latin-1 on the wire and at most 1024 characters in a Validator: three fit into a slot.
+    validator = header.validator.stored()
+    # Header values are latin-1 on the wire, and stored ones have at most 1024 characters: three fit into a slot.
     texts = [
         text.encode("latin-1", "replace") for text in (validator.etag, validator.last_modified, validator.version_id)
     ]

@@ -184,7 +184,7 @@ class Download:
                 start, stop = stored.plan.bounds(missing[0])
                 stop = min(stop, start + probe_length(stored.plan.part_size))
             # The version that was begun is asked for by its id, though a newer one may be there.
-            version = Validator(version_id=stored.validator.version_id)
+            version = Validator(version_id=stored.validator.version_to_name)
             try:
                 found = self._ask(start, stop, ObjectInfo(None, version))
             except ObjectChanged as error:

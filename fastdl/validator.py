@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,10 @@ if TYPE_CHECKING:
 
     from fastdl.digest import Expected
 
-_LIMIT = 1024  # characters kept of a validator; S3 and OSS tags have 34 to 40, a longer one is compared by its head
+MOST_STORED = 1024  # characters of one validator that a checkpoint holds; tags of S3 and OSS have 34 to 40
+_CUT = "\0"  # stands in no header: before the digest of what was too long to be stored
+_DIGEST = 2 * hashlib.sha256().digest_size
+_HEAD = 16  # characters shown of what is longer than anybody reads
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,15 @@ class Validator:
     def strong(self) -> bool:
         """Whether equal bytes follow from equal validators: a version id or a strong ETag."""
         return bool(self.version_id or (self.etag and not self.etag.startswith("W/")))
+
+    def stored(self) -> Validator:
+        """Return what a checkpoint keeps of it: each text as it is, or its beginning and its digest."""
+        return Validator(*map(_storable, (self.etag, self.last_modified, self.version_id)))
+
+    @property
+    def version_to_name(self) -> str:
+        """The version id, unless it was too long to be stored and so cannot be asked for."""
+        return "" if _CUT in self.version_id else self.version_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +58,22 @@ class ObjectInfo:
 def validator_of(headers: Mapping[str, str]) -> Validator:
     """Read the validator out of a response head; ``headers`` must look names up without regard to case."""
     version = headers.get("x-oss-version-id") or headers.get("x-amz-version-id") or ""
-    return Validator(
-        etag=headers.get("ETag", "")[:_LIMIT],
-        last_modified=headers.get("Last-Modified", "")[:_LIMIT],
-        version_id=version[:_LIMIT],
-    )
+    return Validator(headers.get("ETag", ""), headers.get("Last-Modified", ""), version)
 
 
 def difference(before: Validator, now: Validator) -> str:
     """Say in which validator two answers differ, for a person; empty when they are of one object.
 
     Absence is not agreement: what the first answer had, every later one must have. Last-Modified counts only where
-    nothing stronger speaks, because the machines behind one name may disagree about it.
+    nothing stronger speaks, because the machines behind one name may disagree about it. Either may be of a checkpoint.
     """
+    before, now = before.stored(), now.stored()
     pairs = [("version id", before.version_id, now.version_id), ("ETag", before.etag, now.etag)]
     if not (before.strong and now.strong):
         pairs.append(("Last-Modified", before.last_modified, now.last_modified))
     for name, old, new in pairs:
         if old != new:
-            return f"{name} was {old or 'absent'}, is {new or 'absent'}"
+            return f"{name} was {_shown(old)}, is {_shown(new)}"
     return ""
 
 
@@ -79,3 +89,15 @@ def why_not_resumable(before: Validator, now: Validator) -> str:
     if not now.strong and not now.last_modified:
         return "the server gives neither a strong ETag nor Last-Modified, so a replaced object would go unnoticed"
     return ""
+
+
+def _storable(text: str) -> str:
+    if len(text) <= MOST_STORED or _CUT in text:
+        return text
+    digest = hashlib.sha256(text.encode("latin-1", "replace")).hexdigest()
+    return text[: MOST_STORED - len(_CUT) - _DIGEST] + _CUT + digest
+
+
+def _shown(text: str) -> str:
+    head, cut, digest = text.partition(_CUT)
+    return f"{head[:_HEAD]}… ({digest[:_HEAD]}…)" if cut else text or "absent"

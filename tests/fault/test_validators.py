@@ -11,10 +11,11 @@ import fastdl
 from tests.e2e import s3
 from tests.e2e.command import names
 from tests.e2e.test_oss import fetch as fetch_oss
+from tests.fault.test_network import stopped_at
 from tests.servers import oss_objects
 from tests.servers.oss import serving_oss
 from tests.servers.s3 import Stored, serving_s3
-from tests.servers.scripted import ranged, script, serving, short_206
+from tests.servers.scripted import first_of, from_request, ranged, script, serving, short_206
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,3 +63,33 @@ def test_n14_no_condition_is_sent_to_plain_servers(tmp_path: Path, etag: str | N
         assert len(server.log) > 1
     assert names(tmp_path) == {"out"}
     assert (tmp_path / "out").read_bytes() == DATA
+
+
+LONG = '"' + "x" * 5000
+OTHER = random.Random(15).randbytes(len(DATA))
+
+
+def test_n14_a_long_etag_that_differs_at_its_end_is_another_object(tmp_path: Path) -> None:
+    """The end of a tag counts as its beginning does: never are bytes of both joined."""
+    one, two = ranged(DATA, etag=LONG + '1"'), ranged(OTHER, etag=LONG + '2"')
+    with (
+        serving(from_request(2, two, script(OPENING, otherwise=one))) as server,
+        pytest.raises(fastdl.ObjectChanged, match="ETag was"),
+    ):
+        fastdl.download(server.url(), tmp_path / "out", part_size=PART, connections=1, workers=1)
+    assert names(tmp_path) == {"out.part", "out.cp"}
+
+
+@pytest.mark.parametrize(("end", "data"), [('1"', DATA), ('2"', OTHER)])
+def test_n14_a_long_etag_resumes_and_its_successor_does_not(tmp_path: Path, end: str, data: bytes) -> None:
+    """A checkpoint holds a digest of what it has no room for, and that tells both."""
+    now = [stopped_at(3 * PART, ranged(DATA, etag=LONG + '1"'))]
+    with serving(first_of(now)) as server:
+        with pytest.raises(fastdl.AccessDenied):
+            fastdl.download(server.url(), tmp_path / "out", part_size=PART, connections=1, workers=1)
+        now[0] = ranged(data, etag=LONG + end)
+        result = fastdl.download(server.url(), tmp_path / "out", part_size=PART)
+    assert (tmp_path / "out").read_bytes() == data
+    assert result.parts_reused == (3 if data is DATA else 0)
+    assert bool(result.started_over) is (data is OTHER)
+    assert result.etag == LONG + end

@@ -37,9 +37,29 @@ def test_versions_of_s3_are_read_too() -> None:
     assert validator_of(HTTPHeaderDict({"x-amz-version-id": "v"})) == Validator(version_id="v")
 
 
-def test_an_endless_tag_is_cut() -> None:
-    """What a hostile server writes there stays small enough for a checkpoint."""
-    assert len(validator_of(HTTPHeaderDict({"ETag": '"' + "x" * 10**5})).etag) == 1024
+LONG = '"' + "x" * 5000
+
+
+@pytest.mark.parametrize("name", ["etag", "last_modified", "version_id"])
+def test_long_validators_that_differ_at_their_ends_differ(name: str) -> None:
+    """However long it is the whole of it counts, and so it does where a checkpoint has room for its beginning only."""
+    before, now = Validator(**{name: LONG + '1"'}), Validator(**{name: LONG + '2"'})
+    for kept in (before, before.stored(), before.stored().stored()):
+        assert difference(kept, before) == ""
+        assert (len(text := difference(kept, now)) < 200, "was" in text) == (True, True)
+        assert text.isprintable()
+    assert max(map(len, (before.stored().etag, before.stored().last_modified, before.stored().version_id))) == 1024
+
+
+def test_a_validator_is_read_whole() -> None:
+    """What a server wrote is what later answers are compared with; a head has at most 64 KiB."""
+    assert validator_of(HTTPHeaderDict({"ETag": LONG})).etag == LONG
+
+
+def test_a_version_that_could_not_be_stored_is_not_asked_for() -> None:
+    """Its beginning would name another version, or none."""
+    assert Validator(version_id="v" * 1024).stored().version_to_name == "v" * 1024
+    assert Validator(version_id="v" * 1025).stored().version_to_name == ""
 
 
 @pytest.mark.parametrize(
