@@ -25,6 +25,7 @@ EXIT_CODES = {
     "IntegrityError": 8,
     "DiskError": 9,
     "Busy": 10,
+    "Cancelled": 130,
 }
 TREE = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, FastdlError)}
 REFUSED = Refused("host answered 404", 404, {"x-oss-ec": "1"}, b"<Error/>")
