@@ -136,7 +136,7 @@ def _whole(source: Source, response: Response) -> Probe:
 def why_not_same(stored: Stored, found: Probe) -> str:
     """Say why the parts of an earlier run are not of the object that was found; empty if they are."""
     info = found.info
-    if info.size != stored.plan.size:
+    if info.size is not None and info.size != stored.plan.size:
         return f"the object was replaced: it had {stored.plan.size} bytes, has {info.size}"
     if not found.ranged:
         return "the server serves no ranges any more"

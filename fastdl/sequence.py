@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
 from fastdl.disk import check_path, part_path_of
+from fastdl.doubt import find_again
 from fastdl.errors import (
     Archived,
     DiskError,
     FastdlError,
     IntegrityError,
-    NotFound,
-    ObjectChanged,
     UsageError,
     disk_errors,
 )
@@ -29,7 +28,7 @@ from fastdl.header import identity_digest
 from fastdl.http import Transport
 from fastdl.output import Output, create_output, remove_leftover, reopen_output
 from fastdl.plan import probe_length
-from fastdl.probe import Probe, probe, why_not_same
+from fastdl.probe import Probe, probe
 from fastdl.progress import ProgressEvent, Teller
 from fastdl.proof import Claims, verify, worth_comparing
 from fastdl.redact import printable, without_secrets
@@ -185,20 +184,15 @@ class Download:
                 stop = min(stop, start + probe_length(stored.plan.part_size))
             # The version that was begun is asked for by its id, though a newer one may be there.
             version = Validator(version_id=stored.validator.version_to_name)
-            try:
-                found = self._ask(start, stop, ObjectInfo(None, version))
-            except ObjectChanged as error:
-                self._started_over = str(error)
-            except NotFound as error:
-                if not version.version_id:
-                    raise
-                self._started_over = str(error)
-            else:
-                self._started_over = why_not_same(stored, found)
-                if not self._started_over:
-                    return found
-                found.close()
+            ask = partial(self._ask, start, stop, ObjectInfo(None, version))
+            found = find_again(stored, ask, self._pause, self._source.shown, kept=checkpoint.marks.any)
+            if not isinstance(found, str):
+                return found
+            self._started_over = found
         return self._ask(0, probe_length(self._job.part_size))
+
+    def _pause(self, failures: int) -> None:
+        self._teller.sleep(self._job.backoff.delay(failures, self._rng))
 
     def _ask(self, start: int, stop: int, known: ObjectInfo | None = None) -> Probe:
         attempts = Attempts(self._job.backoff.of_probe, self._rng)
