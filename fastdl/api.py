@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastdl import sources
-from fastdl.digest import parse_checksum
+from fastdl import arguments, sources
+from fastdl.digest import parse_checksums
 from fastdl.errors import UsageError
 from fastdl.job import (
     DEFAULT_RETRY,
@@ -17,17 +16,18 @@ from fastdl.job import (
     Job,
     check_limit_rate,
     checkpoint_path_of,
+    chosen_part_size,
     concurrency,
     make_backoff,
     make_line,
     target_path,
     traffic_share,
 )
-from fastdl.plan import check_part_size
 from fastdl.progress import Listeners
 from fastdl.sequence import Download
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     from fastdl.result import DownloadResult
@@ -40,7 +40,7 @@ def download(
     url: str,
     path: str | os.PathLike[str],
     *,
-    part_size: int | None = None,
+    part_size: int | str | None = None,
     workers: int | None = None,
     connections: int | None = None,
     checkpoint: bool = True,
@@ -54,7 +54,7 @@ def download(
     connect_timeout: float = 10.0,
     read_timeout: float = 30.0,
     max_time: float | None = None,
-    limit_rate: int | None = None,
+    limit_rate: int | str | None = None,
     proxy: str | None = None,
     cacert: str | os.PathLike[str] | None = None,
     insecure: bool = False,
@@ -84,7 +84,8 @@ def download(
         url: ``http://``, ``https://``, ``oss://bucket/key`` or ``s3://bucket/key`` (the key literal, not
             percent-encoded).
         path: the file to make, or a directory to make it in under the URL's last name.
-        part_size: bytes per part, 1 to 5 GiB; None chooses. The unit of checkpoint, check and refetch.
+        part_size: bytes per part, 1 to 5 GiB, or a text as ``16M``; None chooses. The unit of checkpoint, check and
+            refetch.
         workers: processes; None means one for each processor, at most four.
         connections: the most connections of all workers together, 128 by default. A download begins with eight, tries
             more while that brings more, and takes back what the server refuses.
@@ -102,7 +103,7 @@ def download(
         connect_timeout: seconds.
         read_timeout: seconds a connection may go without progress.
         max_time: seconds the whole download may take.
-        limit_rate: bytes per second that all connections together may receive.
+        limit_rate: bytes per second that all connections together may receive, or a text as ``10M``.
         proxy: URL of an HTTP proxy; None asks the environment, "" means none.
         cacert: file of CA certificates to trust instead of the system's.
         insecure: do not verify TLS certificates.
@@ -160,7 +161,7 @@ def download(
         cacert=cacert,
         insecure=insecure,
     )
-    own_headers = tuple((headers or {}).items())
+    own_headers = arguments.pairs(headers)
     source = resolve(
         url,
         own_headers,
@@ -175,7 +176,7 @@ def download(
     if checksum_file is not None:
         from fastdl.sumfile import SumFile, is_url, same_origin, segments_of  # noqa: PLC0415 - few have one
 
-        sums = SumFile(os.fsdecode(checksum_file), segments_of(url), target.name)
+        sums = SumFile(arguments.path("checksum_file", checksum_file), segments_of(url), target.name)
         if is_url(sums.where):
             sums_source = resolve(sums.where, own_headers if same_origin(sums.where, url) else ())
             sums = replace(sums, source=sums_source, line=line_to(sums_source))
@@ -183,12 +184,12 @@ def download(
         source=source,
         path=target,
         checkpoint_path=checkpoint_path_of(target, checkpoint_path) if checkpoint else None,
-        part_size=None if part_size is None else check_part_size(part_size),
+        part_size=chosen_part_size(part_size),
         line=line_to(source),
         workers=workers,
         connections=connections,
         resume=resume,
-        checksums=tuple(map(parse_checksum, [checksum] if isinstance(checksum, str) else checksum or ())),
+        checksums=parse_checksums(checksum),
         sums=sums,
         backoff=make_backoff(retry),
         max_time=max_time,

@@ -39,7 +39,8 @@ class _DefaultGet(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the ``get`` in that the user left out."""
         if not args:
-            args = ["--help"]
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(UsageError.exit_code)
         if args[0] not in (*_COMMANDS, "-h", "--help", "--version"):
             args = ["get", *args]
         return super().parse_args(ctx, args)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import xxhash
 from fastcrc import crc64
 
+from fastdl.arguments import texts
 from fastdl.errors import UsageError
 from fastdl.hashers import make_hasher
 
@@ -63,6 +64,15 @@ class Expected:
     def worth(self) -> int:
         """The more, the more an equal digest proves: sha512, sha256, then CRCs of 64 bits, crc32c, sha1, md5, crc32."""
         return _WORTH.get(self.algorithm, len(self.hex) // 2)
+
+
+def parse_checksums(given: object) -> tuple[Expected, ...]:
+    """Read one checksum, or each of several; None means none.
+
+    Raises:
+        UsageError: it is no text, or as of ``parse_checksum``.
+    """
+    return tuple(map(parse_checksum, texts("checksum", given)))
 
 
 def parse_checksum(text: str) -> Expected:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from urllib.request import getproxies_environment
 
+from fastdl import arguments
 from fastdl.disk import no_output
 from fastdl.errors import UsageError
 from fastdl.messages import Line
 from fastdl.names import is_safe_name
+from fastdl.plan import check_part_size
 from fastdl.redact import printable, redacted_url
 from fastdl.retry import Backoff
 from fastdl.urls import environment_proxy, split_url
@@ -64,6 +66,10 @@ def concurrency(workers: int | None, connections: int | None, traffic_limit: int
     Raises:
         UsageError: a number is out of bounds.
     """
+    given = {"workers": workers, "connections": connections, "traffic_limit": traffic_limit}
+    for name, value in given.items():
+        if value is not None:
+            arguments.whole(name, value)
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if traffic_limit is not None:
         if traffic_limit < LEAST_TRAFFIC:
@@ -94,10 +100,11 @@ def target_path(path: str | os.PathLike[str], url: str) -> Path:
         UsageError: the URL ends in no name that is safe as a file's, or no file can be named so.
         DiskError: it cannot be looked at.
     """
+    given = arguments.path("path", path)
     try:
-        if not os.fspath(path):
+        if not given:
             raise ValueError("it is empty")
-        target = Path(os.fsdecode(path)).absolute()
+        target = Path(given).absolute()
         if b"\0" in os.fsencode(target):
             raise ValueError("NUL in a name")
         if not target.is_dir():
@@ -129,11 +136,12 @@ def checkpoint_path_of(target: Path, given: str | os.PathLike[str] | None) -> Pa
     """
     if given is None:
         return target.with_name(target.name + ".cp")
+    text = arguments.path("checkpoint_path", given)
     try:
-        path = Path(os.fsdecode(given)).absolute()
+        path = Path(text).absolute()
         real = path.resolve()
     except (OSError, ValueError) as error:
-        raise UsageError(f"{printable(str(given))!r} cannot be a checkpoint: {error}") from None
+        raise UsageError(f"{printable(text)!r} cannot be a checkpoint: {error}") from None
     if real in (target.resolve(), target.with_name(target.name + ".part").resolve()):
         raise UsageError(f"{path}: the checkpoint cannot be the output itself")
     return path
@@ -155,17 +163,22 @@ def make_line(
         UsageError: a time is not positive or absurd, or the proxy is no HTTP proxy.
     """
     for name, seconds in (("connect timeout", connect_timeout), ("read timeout", read_timeout), ("max time", max_time)):
-        if seconds is not None and not 0 < seconds <= _LONGEST:
+        if seconds is None and name == "max time":
+            continue
+        if not 0 < arguments.seconds(name, seconds) <= _LONGEST:
             raise UsageError(f"{name} {seconds}: must be a positive number of seconds, at most {_LONGEST}")
-    if proxy is None and getproxies_environment():
+    if proxy is not None:
+        arguments.text("proxy", proxy)
+    elif getproxies_environment():
         proxy = environment_proxy(source.request(None).url)
     if proxy and not proxy.startswith(("http://", "https://")):
         raise UsageError("only http:// and https:// proxies are known, written with their scheme")
-    if cacert is not None and not os.access(cacert, os.R_OK):
-        raise UsageError(f"CA file {printable(os.fsdecode(cacert))}: cannot be read")
+    ca_file = "" if cacert is None else arguments.path("cacert", cacert)
+    if ca_file and not os.access(ca_file, os.R_OK):
+        raise UsageError(f"CA file {printable(ca_file)}: cannot be read")
     if max_time is not None:
         read_timeout = min(read_timeout, max_time)
-    return Line(connect_timeout, read_timeout, proxy or "", "" if cacert is None else os.fsdecode(cacert), insecure)
+    return Line(connect_timeout, read_timeout, proxy or "", ca_file, insecure)
 
 
 def make_backoff(retry: int) -> Backoff:
@@ -174,17 +187,29 @@ def make_backoff(retry: int) -> Backoff:
     Raises:
         UsageError: the number is negative or absurd.
     """
-    if not 0 <= retry <= 1000:  # noqa: PLR2004 - more would be days of waiting
+    if not 0 <= arguments.whole("retry", retry) <= 1000:  # noqa: PLR2004 - more would be days of waiting
         raise UsageError(f"retry {retry}: must be 0 to 1000")
     return Backoff(attempts=retry + 1)
 
 
-def check_limit_rate(limit_rate: int | None) -> int | None:
+def chosen_part_size(part_size: int | str | None) -> int | None:
+    """Return the bytes of a part, or None if that is left to us.
+
+    Raises:
+        UsageError: it is not one of the allowed sizes.
+    """
+    return None if part_size is None else check_part_size(arguments.nbytes("part_size", part_size))
+
+
+def check_limit_rate(limit_rate: int | str | None) -> int | None:
     """Return the bytes per second, or None for no limit.
 
     Raises:
         UsageError: so few that the smallest reads would look like stalls.
     """
-    if limit_rate is not None and limit_rate < LEAST_RATE:
-        raise UsageError(f"limit rate {limit_rate}: must be {LEAST_RATE} bytes per second or more")
-    return limit_rate
+    if limit_rate is None:
+        return None
+    rate = arguments.nbytes("limit_rate", limit_rate)
+    if rate < LEAST_RATE:
+        raise UsageError(f"limit rate {rate}: must be {LEAST_RATE} bytes per second or more")
+    return rate

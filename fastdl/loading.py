@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Unpack
 from fastdl.checkpoint import open_checkpoint
 from fastdl.connections import break_asking
 from fastdl.crew import OWN
-from fastdl.digest import parse_checksum
+from fastdl.digest import parse_checksums
 from fastdl.errors import DiskError, FastdlError
 from fastdl.http import Transport
-from fastdl.job import Job, check_limit_rate, concurrency
-from fastdl.plan import check_part_size, probe_length
+from fastdl.job import Job, check_limit_rate, chosen_part_size, concurrency
+from fastdl.plan import probe_length
 from fastdl.prepare import Options, prepare
 from fastdl.probe import probe
 from fastdl.progress import Teller
@@ -43,11 +43,11 @@ _going_on: weakref.WeakSet[Loading] = weakref.WeakSet()
 def make_job(
     url: str,
     *,
-    part_size: int | None = None,
+    part_size: int | str | None = None,
     workers: int | None = None,
     connections: int | None = None,
     checksum: str | Sequence[str] | None = None,
-    limit_rate: int | None = None,
+    limit_rate: int | str | None = None,
     **options: Unpack[Options],
 ) -> Job:
     """Check every setting of a call that makes no file; nothing is sent.
@@ -62,12 +62,12 @@ def make_job(
         source=way.source,
         path=Path(),
         checkpoint_path=None,
-        part_size=None if part_size is None else check_part_size(part_size),
+        part_size=chosen_part_size(part_size),
         line=way.line,
         workers=workers,
         connections=connections,
         resume="no",
-        checksums=tuple(map(parse_checksum, [checksum] if isinstance(checksum, str) else checksum or ())),
+        checksums=parse_checksums(checksum),
         sums=None,
         backoff=way.backoff,
         max_time=way.max_time,

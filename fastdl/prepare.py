@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from fastdl import sources
+from fastdl import arguments, sources
 from fastdl.errors import NetworkError
 from fastdl.job import DEFAULT_RETRY, make_backoff, make_line
 
@@ -46,11 +46,11 @@ class Options(TypedDict, total=False):
 class Settings(Options, total=False):
     """The same, and how an object is fetched by many connections at once; as of ``download`` again."""
 
-    part_size: int | None
+    part_size: int | str | None
     workers: int | None
     connections: int | None
     checksum: str | Sequence[str] | None
-    limit_rate: int | None
+    limit_rate: int | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def prepare(
     """
     source = sources.resolve(
         url,
-        tuple((headers or {}).items()),
+        arguments.pairs(headers),
         endpoint_url=endpoint_url,
         region=region,
         addressing=addressing,

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastdl.errors import Cancelled, NetworkError
+from fastdl.errors import Cancelled, NetworkError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +140,7 @@ def _adapt(progress: Any) -> Callable[[ProgressEvent], None] | None:
         return _tqdm(progress)
     if callable(progress):
         return progress  # type: ignore[no-any-return]
-    raise TypeError(f"progress: want True, a function, a tqdm or an fsspec Callback, got {type(progress).__name__}")
+    raise UsageError(f"progress: want True, a function, a tqdm or an fsspec Callback, got {type(progress).__name__}")
 
 
 def _fsspec(callback: Any) -> Callable[[ProgressEvent], None]:

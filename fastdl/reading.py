@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from fastdl.arrivals import Arrivals
 from fastdl.errors import UsageError
+from fastdl.job import chosen_part_size
 from fastdl.loading import Loading, make_job
 from fastdl.memory import Memory
 from fastdl.plan import KIB, MIB
@@ -45,10 +46,10 @@ def stream(url: str, *, window: int = WINDOW, **settings: Unpack[Settings]) -> S
         UsageError: a setting cannot be meant.
         AccessDenied: credentials are wanted and there are none.
     """
-    part_size = settings.get("part_size")
+    part_size = chosen_part_size(settings.get("part_size"))
     if part_size is None:
         part_size = min(_MOST_PART, max(_LEAST_PART, 1 << (max(1, window // _SHARE).bit_length() - 1)))
-        settings = {**settings, "part_size": part_size}
+    settings["part_size"] = part_size
     job = make_job(url, **settings)
     if window < 2 * part_size:
         raise UsageError(f"window {window}: must be two parts of {part_size} bytes or more")

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdl import arguments
 from fastdl.audit import Audit, Look
-from fastdl.digest import parse_checksum
+from fastdl.digest import parse_checksums
 from fastdl.errors import UsageError
 from fastdl.job import DEFAULT_RETRY, check_limit_rate, checkpoint_path_of, concurrency, make_backoff
 from fastdl.messages import Line
@@ -37,7 +38,7 @@ def verify(
     connect_timeout: float = 10.0,
     read_timeout: float = 30.0,
     max_time: float | None = None,
-    limit_rate: int | None = None,
+    limit_rate: int | str | None = None,
     proxy: str | None = None,
     cacert: str | os.PathLike[str] | None = None,
     insecure: bool = False,
@@ -94,7 +95,7 @@ def verify(
         NotFound: there is no such file, or no such object.
         UsageError, AccessDenied, NetworkError, ProtocolError, ObjectChanged, DiskError, Busy: nothing is known then.
     """
-    target = Path(path).absolute()
+    target = Path(arguments.path("path", path)).absolute()
     source, line = None, Line()
     if url is not None:
         way = prepare(
@@ -117,7 +118,7 @@ def verify(
         )
         source, line = way.source, way.line
     records_path = checkpoint_path_of(target, checkpoint_path)
-    checksums = tuple(map(parse_checksum, [checksum] if isinstance(checksum, str) else checksum or ()))
+    checksums = parse_checksums(checksum)
     if repair and source is None:
         raise UsageError("a repair needs the URL to fetch bad parts from")
     workers, connections = concurrency(workers, connections)

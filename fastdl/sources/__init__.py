@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastdl import arguments
 from fastdl.errors import UsageError
 from fastdl.sources.base import Source
 from fastdl.sources.http import HttpSource
@@ -33,6 +34,11 @@ def resolve(
         UsageError: no source knows such a URL, or it lacks what it needs.
         AccessDenied: there are no credentials to sign with.
     """
+    texts = {"endpoint_url": endpoint_url, "region": region, "addressing": addressing, "version_id": version_id}
+    for name, value in {"url": url, **texts, "profile": profile, "request_payer": request_payer}.items():
+        if value is not None or name in ("url", "addressing"):
+            arguments.text(name, value)
+    arguments.whole("restore_days", restore_days)
     scheme = url.partition("://")[0].lower()
     restoring = Restoring(restore, wait, restore_days)
     if scheme != "oss" and (restore or traffic_limit is not None):

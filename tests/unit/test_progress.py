@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from fastdl.errors import UsageError
 from fastdl.progress import Bar, Listeners, Meter, ProgressEvent
 
 EVENTS = [
@@ -133,7 +134,7 @@ def test_a_bar_that_showed_nothing_is_closed_silently(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("progress", [1, "yes", object(), {}])
 def test_anything_else_is_a_type_error(progress: object) -> None:
     """A mistake is told and not ignored."""
-    with pytest.raises(TypeError, match="want True, a function, a tqdm or an fsspec Callback"):
+    with pytest.raises(UsageError, match="want True, a function, a tqdm or an fsspec Callback"):
         Listeners(progress)
 
 
