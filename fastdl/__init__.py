@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastdl.facts import ObjectFacts, head
     from fastdl.progress import ProgressEvent
     from fastdl.reading import Stream, stream
+    from fastdl.remote import Remote, open  # noqa: A004
     from fastdl.result import DownloadResult, LoadResult, VerifyResult
     from fastdl.verification import verify
 
@@ -51,11 +52,13 @@ __all__ = [
     "ObjectFacts",
     "ProgressEvent",
     "ProtocolError",
+    "Remote",
     "Stream",
     "UsageError",
     "VerifyResult",
     "download",
     "head",
+    "open",
     "stream",
     "verify",
 ]
@@ -64,10 +67,12 @@ _HOMES = {
     "LoadResult": "result",
     "ObjectFacts": "facts",
     "ProgressEvent": "progress",
+    "Remote": "remote",
     "Stream": "reading",
     "VerifyResult": "result",
     "download": "api",
     "head": "facts",
+    "open": "remote",
     "stream": "reading",
     "verify": "verification",
 }

@@ -14,31 +14,45 @@ from fastdl.errors import Cancelled, FastdlError
 from fastdl.plan import NO_PARTS, Plan, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableSequence
+    from collections.abc import Callable
 
     from fastdl.result import LoadResult
 
 T = TypeVar("T")
 
 
+class Board:
+    """Where it is written what has come, for readers of this process; a shared one tells others too."""
+
+    def begin(self, size: int | None, plan: Plan) -> bytearray | memoryview:  # noqa: ARG002 - of interest to others
+        """Return a zero for each part, which becomes 1 when it is there."""
+        return bytearray(plan.count)
+
+    def advance(self, stop: int) -> None:
+        """Note that all bytes before ``stop`` are there."""
+
+    def end(self, result: LoadResult | None, error: FastdlError | None) -> None:
+        """Note how it ended."""
+
+
 class Arrivals:
-    """What has come of one object, what is wanted next, and the end of it.
+    """What has come of one object, what is wanted next, and the end of it; ``board`` keeps the first for others.
 
     ``ring`` is how many bytes of memory everything goes through, each byte gone once it was read; 0 keeps all. A ring
-    is read in order. ``board`` makes the place for one byte per part that says whether it is there.
+    is read in order.
     """
 
-    def __init__(self, ring: int = 0, board: Callable[[int], MutableSequence[int]] = bytearray) -> None:
+    def __init__(self, ring: int = 0, board: Board | None = None) -> None:
         self.ring = ring
         self.plan = NO_PARTS
         self.cancelled = threading.Event()
-        self._board = board
+        self._board = board or Board()
         self._changed = threading.Condition()
         self._nudge: Callable[[], None] | None = None
         self._break: Callable[[], None] | None = None
         self._begun = False
         self._size: int | None = None
-        self._there: MutableSequence[int] = bytearray()
+        self._there: bytearray | memoryview = bytearray()
         self._front = 0  # bytes before it are there
         self._read = 0  # bytes before it are no longer needed by the reader
         self._hashed: int | None = None  # nor by whoever computes a digest of the whole; None if nobody does
@@ -52,7 +66,7 @@ class Arrivals:
         """Tell what is about to come; ``size`` is None if nobody knows, ``plan`` has no parts if it is one stream."""
         with self._changed:
             self._size, self.plan = size, plan
-            self._there = self._board(plan.count)
+            self._there = self._board.begin(size, plan)
             self._begun = True
             self._changed.notify_all()
 
@@ -67,6 +81,7 @@ class Arrivals:
         """Tell that all bytes before ``stop`` are there."""
         with self._changed:
             self._front = stop
+            self._board.advance(stop)
             self._changed.notify_all()
 
     def hashed(self, stop: int) -> None:
@@ -83,6 +98,7 @@ class Arrivals:
             self._result, self._error = result, error
             if result is not None:
                 self._size = result.size
+            self._board.end(result, error)
             self._changed.notify_all()
 
     def heed(self, nudge: Callable[[], None]) -> None:
@@ -149,8 +165,8 @@ class Arrivals:
         """
         return self._wait(lambda: self._front if self._front > start else start if self._result else None)
 
-    def until_there(self, start: int, stop: int) -> None:
-        """Bring the bytes ``[start, stop)``, at least one, forward and wait for them.
+    def until_there(self, start: int, stop: int) -> bool:
+        """Bring the bytes ``[start, stop)`` forward and wait for them; False if the object ended before.
 
         Raises:
             FastdlError: they cannot be had.
@@ -158,13 +174,15 @@ class Arrivals:
         self.until_begun()
 
         def there() -> bool | None:
-            return self._result is not None or self._front >= stop or self._holds(start, stop) or None
+            if start >= stop or self._front >= stop or self._holds(start, stop):
+                return True
+            return None if self._result is None else False
 
         with self._changed:
-            if self.plan.count and not there():
+            if self.plan.count and there() is None:
                 self._wanted.append(self._run(start, stop))
         self._wake()
-        self._wait(there)
+        return self._wait(there)
 
     def read(self, stop: int) -> None:
         """Tell that the bytes before ``stop`` are no longer needed."""

@@ -68,6 +68,7 @@ class Memory:
         """
         if size is None:
             return
+        self.check_room(size)
         with disk_errors(f"no room for {size} bytes"):
             os.ftruncate(self.fd, min(size, self.ring) if self.ring else size)
         self._size = size

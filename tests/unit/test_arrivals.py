@@ -56,7 +56,7 @@ def test_a_reader_hears_of_the_part_it_waits_for() -> None:
     assert not came
     arrivals.arrived(Run(4, 5))
     thread.join(PATIENCE)
-    assert came == [None]
+    assert came == [True]
 
 
 def test_what_is_there_is_not_wanted() -> None:
@@ -160,6 +160,6 @@ def test_a_stream_without_parts_is_waited_for_by_its_front() -> None:
     assert not came
     arrivals.advance(50)
     thread.join(PATIENCE)
-    assert came == [None]
+    assert came == [True]
     arrivals.end(RESULT, None)
     assert arrivals.until_begun() == 1000

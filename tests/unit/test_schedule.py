@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fastdl.arrivals import Arrivals
 from fastdl.limit import Limit
 from fastdl.plan import LEAST_SPAN, Plan, Run
 from fastdl.retry import Backoff
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SPAN = 8  # parts of each lease
+RNG = random.Random(0)
 
 
 def leased(count: int, allowed: int, marked: Sequence[Run] = ()) -> tuple[Schedule, Limit, list[int]]:
@@ -169,3 +171,58 @@ def test_all_parts_are_fetched_once_when_connections_end_early(answer: str) -> N
     assert schedule.finished
     assert schedule.trimming == 0
     assert fetchers.fetched == Counter(range(8 * SPAN))
+
+
+def test_what_is_wanted_is_leased_next() -> None:
+    """Before what was to come, and without asking anybody who is free soon."""
+    schedule = Schedule(Plan(100 * LEAST_SPAN, LEAST_SPAN), [Run(0, 100)], [], Limit(4, 0.0, start=4), Backoff(), RNG)
+    assert schedule.forward(Run(90, 92)) == []
+    taken = schedule.take(0.0)
+    assert taken is not None
+    assert taken[1].first == 90
+
+
+def test_who_would_reach_wanted_parts_late_leaves_them() -> None:
+    """And is asked for nothing if it is at them already, or just before."""
+    schedule, _, numbers = leased(3, 3)
+    schedule.complete(numbers[1], 4)
+    assert schedule.forward(Run(6, 8)) == [(numbers[0], 6)]
+    assert schedule.forward(Run(SPAN + 5, SPAN + 8)) == []
+    schedule.ask_trim(numbers[0])
+    assert schedule.forward(Run(6, 8)) == []
+
+
+def test_when_nobody_is_free_the_longest_run_is_left_for_what_is_wanted() -> None:
+    """After the part that its connection is at; runs that are wanted themselves go on."""
+    schedule = Schedule(Plan(100 * LEAST_SPAN, LEAST_SPAN), [Run(0, 100)], [], Limit(2, 0.0, start=2), Backoff(), RNG)
+    first = schedule.adopt(Run(0, 40), 0.0)
+    second = schedule.adopt(Run(40, 90), 0.0)
+    assert first is not None
+    assert second is not None
+    schedule.complete(second, 20)
+    assert schedule.forward(Run(95, 96)) == [(first, 1)]
+    assert schedule.forward(Run(0, 96)) == []
+
+
+def test_where_order_matters_no_part_is_begun_for_which_there_is_no_room() -> None:
+    """The lowest one comes first, and a connection asks for its share of half the room at most."""
+    plan = Plan(100 * LEAST_SPAN, LEAST_SPAN)
+    readers = Arrivals(ring=16 * LEAST_SPAN)
+    readers.begin(plan.size, plan)
+    schedule = Schedule(plan, [Run(0, 100)], [], Limit(4, 0.0, start=4), Backoff(), RNG, readers)
+    runs = [taken[1] for _ in range(4) if (taken := schedule.take(0.0)) is not None]
+    assert runs == [Run(0, 2), Run(2, 4), Run(4, 6), Run(6, 8)]
+    for number in range(1, 5):
+        schedule.complete(number, 2)
+        schedule.end(number)
+    assert [schedule.take(0.0) is not None for _ in range(4)] == [True] * 4
+    for number in range(5, 9):
+        schedule.complete(number, 2)
+        schedule.end(number)
+    assert schedule.take(0.0) is None
+    readers.read(3 * LEAST_SPAN)
+    taken = schedule.take(0.0)
+    assert taken is not None
+    assert taken[1] == Run(16, 18)
+    assert schedule.take(0.0) is not None
+    assert schedule.take(0.0) is None

@@ -1,0 +1,270 @@
+"""``open``: an object in memory that several processes share, of use while it arrives."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from fastdl.arrivals import Arrivals
+from fastdl.board import SharedBoard, Watcher, open_of, started
+from fastdl.errors import UsageError, disk_errors
+from fastdl.loading import Loading, make_job
+from fastdl.memory import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from _typeshed import WriteableBuffer
+    from numpy.typing import DTypeLike
+
+    from fastdl.prepare import Settings
+    from fastdl.result import LoadResult
+
+_View = memoryview  # a method has its name
+
+
+def open(url: str, *, directory: str | os.PathLike[str] | None = None, **settings: Unpack[Settings]) -> Remote:  # noqa: A001 - as of any module that opens something
+    """Fetch one object into memory that can be read while the rest of it is on its way.
+
+        with fastdl.open(url) as remote:
+            remote.view(0, 8)                  # waits for these bytes alone, and has them fetched first
+            array = remote.numpy("float32")    # waits for all, judged; no copy
+
+    Fetching begins at once, in a thread and worker processes of its own, and needs as much memory as the object has
+    bytes. Safe in daemonic and forked processes. A ``Remote`` can be pickled: another process of this machine, started
+    in whatever way, reads the same memory, as long as the one that opened it has not closed it by then.
+
+    Args:
+        url: as of ``download``.
+        directory: where to keep the bytes, in a file without a name, if memory is too small for them.
+        **settings: as of ``download``.
+
+    Returns:
+        A readable binary file that can seek, with views and arrays of its memory.
+
+    Raises:
+        UsageError: a setting cannot be meant.
+        AccessDenied: credentials are wanted and there are none.
+        DiskError: memory or descriptors are short, or the directory takes no file.
+    """
+    job = make_job(url, **settings)
+    memory = Memory(job.source.shown, directory=None if directory is None else Path(directory))
+    board = SharedBoard()
+    loading = Loading(job, memory, Arrivals(board=board))
+    owner = os.getpid(), started(os.getpid())
+    return Remote(memory.fd, board.fd, owner, loading)
+
+
+class Remote(io.BufferedIOBase):
+    """An object in shared memory; ``open`` makes one.
+
+    Bytes are there as the server sent them; whether they are what the store promised is known when all have come:
+    ``wait()``, ``numpy`` and ``memoryview`` return after that, or raise. Parts that came wrong are replaced before. All
+    methods may be called from several threads; as a file it has one position, as any.
+    """
+
+    def __init__(self, fd: int, board: int, owner: tuple[int, int], loading: Loading | None) -> None:
+        self._fd = fd
+        self._board = board
+        self._owner = owner
+        self._loading = loading
+        self._watcher: Watcher | None = None
+        self._mapping: mmap.mmap | None = None
+        self._at = 0
+
+    def __reduce__(self) -> tuple[Callable[..., Remote], tuple[Any, ...]]:
+        """Refer to the memory of the process that opened it, for another one of this machine."""
+        self._check_open()
+        inodes = [(status.st_dev, status.st_ino) for status in map(os.fstat, (self._fd, self._board))]
+        return _attach, (self._owner, (self._fd, self._board), tuple(inodes))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object; waits for the first answer, or for the end where the server does not say.
+
+        Raises:
+            FastdlError: it cannot be had.
+        """
+        size = self._come.until_begun()
+        return self._come.until_ended().size if size is None else size
+
+    def wait(self, start: int = 0, stop: int | None = None) -> None:
+        """Wait for the bytes ``[start, stop)`` and have them fetched before others; for all, judged, without a stop.
+
+        Raises:
+            UsageError: the object has no such bytes.
+            FastdlError: they cannot be had; of the whole also if it is not what was promised.
+        """
+        size = self._come.until_begun()
+        if stop is None:
+            size = stop = self.result().size
+        fits = 0 <= start <= stop and (size is None or stop <= size)
+        if not fits or not self._come.until_there(start, stop):
+            raise UsageError(f"bytes {start} to {stop}: the object has {self.size}")
+
+    def result(self) -> LoadResult:
+        """Wait for all; return what was fetched and what was proven of it.
+
+        Raises:
+            FastdlError: it cannot be had, or is not what was promised.
+        """
+        return self._come.until_ended()
+
+    def view(self, start: int, stop: int) -> _View:
+        """Return the bytes ``[start, stop)`` as a read-only view of the memory itself, once they are there.
+
+        Raises:
+            UsageError, FastdlError: as of ``wait``.
+        """
+        self.wait(start, stop)
+        return self._view(stop)[start:stop]
+
+    def memoryview(self) -> _View:
+        """Return all bytes, judged, as a read-only view of the memory itself.
+
+        Raises:
+            FastdlError: they cannot be had, or are not what was promised.
+        """
+        return self._view(self.result().size)
+
+    def numpy(self, dtype: DTypeLike = "uint8", shape: tuple[int, ...] | None = None) -> np.ndarray[Any, Any]:
+        """Return all bytes, judged, as a read-only array over the memory itself.
+
+        ``shape`` defaults to one dimension; it must take exactly the bytes that there are.
+
+        Raises:
+            UsageError: items or shape do not fit the object's size.
+            FastdlError: as of ``memoryview``.
+        """
+        import numpy  # noqa: PLC0415, ICN001 - heavy, and the method has the usual name of its alias's package
+
+        whole = self.memoryview()
+        try:
+            array = numpy.frombuffer(whole, numpy.dtype(dtype)) if whole else numpy.empty(0, dtype)
+            return array if shape is None else array.reshape(shape)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{len(whole)} bytes are no array of {dtype} and shape {shape}: {error}") from None
+
+    def path(self) -> Path:
+        """Return a name of the memory, once all has come and was judged, for who wants a path: np.memmap, safe_open.
+
+        It means the object until this is closed, in processes of the same user.
+
+        Raises:
+            FastdlError: as of ``memoryview``.
+        """
+        self.result()
+        return Path(f"/proc/{os.getpid()}/fd/{self._fd}")
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill ``buffer`` from the position on, waiting for those bytes; return how many, fewer only at the end.
+
+        Raises:
+            FastdlError: they cannot be had.
+        """
+        view = memoryview(buffer).cast("B")
+        start, stop = self._at, self._at + len(view)
+        size = self._come.until_begun()
+        if size is not None or not self._come.until_there(start, stop):
+            stop = min(stop, self.size)
+        if start >= stop:
+            return 0
+        self.wait(start, stop)
+        self._read(view[: stop - start], start)
+        self._at = stop
+        return stop - start
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return ``size`` bytes from the position on, fewer only at the end; without a size all that is left.
+
+        Raises:
+            FastdlError: they cannot be had.
+        """
+        if size is None or size < 0:
+            size = max(0, self.size - self._at)
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: self.readinto(buffer)])
+
+    read1 = read
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move the position; return it.
+
+        Raises:
+            ValueError: it would be before the first byte, or ``whence`` is none.
+        """
+        if whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
+            raise ValueError(f"whence {whence}: must be 0, 1 or 2")
+        self._check_open()
+        base = 0 if whence == os.SEEK_SET else self._at if whence == os.SEEK_CUR else self.size
+        if base + offset < 0:
+            raise ValueError(f"seek to {base + offset}: before the first byte")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can seek."""
+        return True
+
+    def close(self) -> None:
+        """End the fetching if it still goes on; views and arrays of the memory stay valid."""
+        if not self.closed and hasattr(self, "_owner"):  # there is none if opening failed
+            if self._loading is None:
+                os.close(self._fd)
+            else:
+                self._loading.close()
+            os.close(self._board)
+            self._watcher = self._mapping = None
+        super().close()
+
+    @property
+    def _come(self) -> Arrivals | Watcher:
+        """Who tells what has come: in another process than the one that opened it, the board."""
+        self._check_open()
+        if self._loading is not None and self._loading.ours:
+            return self._loading.arrivals
+        if self._watcher is None:
+            self._watcher = Watcher(self._board, self._owner)
+        return self._watcher
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on a closed object")
+
+    def _view(self, stop: int) -> _View:
+        """Return a view of at least the bytes before ``stop``, which are there."""
+        if stop == 0:
+            return memoryview(b"")
+        if self._mapping is None or len(self._mapping) < stop:  # it grows where nobody said how long it will be
+            with disk_errors("the memory cannot be mapped"):
+                self._mapping = mmap.mmap(self._fd, 0, prot=mmap.PROT_READ)
+        return memoryview(self._mapping)
+
+    def _read(self, view: _View, start: int) -> None:
+        with disk_errors("the memory cannot be read"):
+            while view:
+                count = os.preadv(self._fd, [view], start)
+                start += count
+                view = view[count:]
+
+
+def _attach(owner: tuple[int, int], fds: tuple[int, int], inodes: tuple[tuple[int, int], tuple[int, int]]) -> Remote:
+    """Open what another process of this machine has fetched, or is fetching."""
+    fd = open_of(owner, fds[0], inodes[0])
+    try:
+        return Remote(fd, open_of(owner, fds[1], inodes[1]), owner, None)
+    except BaseException:
+        os.close(fd)
+        raise
