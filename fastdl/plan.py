@@ -18,6 +18,7 @@ LEAST_PART_SIZE = MIB  # of smaller objects, so that many connections have somet
 SHARED_PARTS = 512  # which this many parts allow
 DEFAULT_PART_COUNT = 2**17  # beyond 1 TiB the default part grows, so that the checkpoint stays near 2 MiB
 MAX_PART_COUNT = 2**24  # a checkpoint of 270 MB; beyond it bookkeeping outgrows the download
+MOST_BYTES = MAX_PART_SIZE * MAX_PART_COUNT
 LEAST_SPAN = 16 * KIB  # below it the head of an answer is no longer small against its body
 MAX_SPAN = 64 * MIB  # long enough that one request's round trip vanishes, short enough that connections end together
 
@@ -108,7 +109,26 @@ def make_plan(size: int, part_size: int | None) -> Plan:
     """Cut an object of ``size`` bytes; None chooses the part size.
 
     Raises:
-        UsageError: the parts would be so many that the checkpoint becomes absurd; names the size to use.
+        UsageError: the parts would be so many that the checkpoint becomes absurd; names the size to use, if there is
+            one.
+    """
+    plan = make_stream_plan(size, part_size)
+    if size > MOST_BYTES:
+        raise UsageError(f"an object of {size} bytes: no more than {MOST_BYTES} can be planned")
+    if plan.count > MAX_PART_COUNT:
+        least = -(-size // MAX_PART_COUNT)
+        raise UsageError(
+            f"part size {plan.part_size} cuts {size} bytes into {plan.count} parts, more than {MAX_PART_COUNT}; "
+            f"use --part-size {least} or more, or leave it out"
+        )
+    return plan
+
+
+def make_stream_plan(size: int, part_size: int | None) -> Plan:
+    """Cut an object that comes in one stream: into however many parts, because nothing is recorded of them.
+
+    Raises:
+        UsageError: the part size is not one of the allowed sizes.
     """
     if part_size is None:
         part_size = DEFAULT_PART_SIZE
@@ -116,14 +136,7 @@ def make_plan(size: int, part_size: int | None) -> Plan:
             part_size //= 2
         while size > part_size * DEFAULT_PART_COUNT and part_size < MAX_PART_SIZE:
             part_size = min(2 * part_size, MAX_PART_SIZE)
-    plan = Plan(size, check_part_size(part_size))
-    if plan.count > MAX_PART_COUNT:
-        least = -(-size // MAX_PART_COUNT)
-        raise UsageError(
-            f"part size {part_size} cuts {size} bytes into {plan.count} parts, more than {MAX_PART_COUNT}; "
-            f"use --part-size {least} or more, or leave it out"
-        )
-    return plan
+    return Plan(size, check_part_size(part_size))
 
 
 def probe_length(part_size: int | None) -> int:

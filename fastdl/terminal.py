@@ -75,13 +75,14 @@ def fill_standard_streams() -> None:
     os.close(number)
 
 
-def configure_logging(*, verbose: bool) -> None:
-    """Send the library's log to standard error: warnings, and with ``verbose`` everything."""
+def configure_logging(*, verbose: bool, quiet: bool = False) -> None:
+    """Send the library's log to standard error: warnings, no advice if ``quiet``, and with ``verbose`` everything."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("fastdl: %(message)s"))
     logger = logging.getLogger("fastdl")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("fastdl.advice").setLevel(logging.ERROR if quiet else logging.NOTSET)
     logging.captureWarnings(capture=True)  # urllib3 warns of each unverified request; --insecure asked for it
     logging.getLogger("py.warnings").addHandler(logging.NullHandler())
 

@@ -10,7 +10,7 @@ from fastdl import ordered
 from fastdl.errors import IntegrityError
 from fastdl.follower import Follower, Frontier
 from fastdl.header import Header
-from fastdl.plan import NO_PARTS, make_plan
+from fastdl.plan import GIB, MOST_BYTES, NO_PARTS, make_plan, make_stream_plan
 from fastdl.proof import Claims, verify
 from fastdl.ranged import RangedDownload
 from fastdl.retry import Attempts
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from fastdl.result import Fetched
     from fastdl.votes import Answers
 
+_LARGE = GIB  # bytes that nobody likes to fetch twice
 log = logging.getLogger("fastdl")
+advice = logging.getLogger("fastdl.advice")  # of no use to whoever wants quiet
 
 
 class Transfer:
@@ -82,9 +84,10 @@ class Transfer:
         if self._resumed and self._checkpoint.stored is not None:
             self.plan = self._checkpoint.stored.plan  # its part size holds if none was asked for
         else:
-            if self._job.part_size is None:  # what no plan can hold no disk can
+            if self._job.part_size is None or (info.size or 0) > MOST_BYTES:  # what no plan can hold no disk can
                 self._output.check_room(info.size or 0)
-            self.plan = make_plan(info.size or 0, self._job.part_size)
+            cut = make_plan if self._found.ranged else make_stream_plan
+            self.plan = cut(info.size or 0, self._job.part_size)
         log.debug("%s: %s bytes in %d parts of %d", self._shown, info.size, self.plan.count, self.plan.part_size)
         self._fetched.size = info.size
         self._output.allocate(info.size)
@@ -121,7 +124,10 @@ class Transfer:
         job = self._job
         if self._found.response is None:
             return
-        log.info("%s: no ranges, or no length: one connection, and nothing can be resumed", self._shown)
+        size = self._found.info.size
+        level = logging.WARNING if self._readers is None and (size is None or size > _LARGE) else logging.INFO
+        what = "does not say how long the object is" if size is None else "serves no ranges"
+        advice.log(level, "%s: the server %s: one connection, and it cannot be resumed", self._shown, what)
         self._fetched.size = ordered.fetch_stream(
             job.source,
             self._found,

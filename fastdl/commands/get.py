@@ -81,7 +81,7 @@ def get(
     7 object changed, 8 integrity, 9 disk, 10 busy, 129, 130 and 143 stopped by a signal.
     """
     fill_standard_streams()
-    configure_logging(verbose=verbose)
+    configure_logging(verbose=verbose, quiet=quiet)
     if output == Path("-"):
         raise UsageError("-o -: what has left through a pipe cannot be verified first; name a file")
     if directory is not None and not directory.is_dir():

@@ -148,6 +148,6 @@ store_options = several(
 )
 output_options = several(
     click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),
-    click.option("-q", "--quiet", is_flag=True, help="No bar and no summary at a terminal."),
+    click.option("-q", "--quiet", is_flag=True, help="No bar, no summary and no advice."),
     click.option("-v", "--verbose", is_flag=True, help="Tell what is going on."),
 )

@@ -187,7 +187,7 @@ def test_a_stream_without_its_proper_end_is_no_object(tmp_path: Path, handler: H
 def test_a_stream_without_its_proper_end_is_exit_code_5(tmp_path: Path) -> None:
     """The command says so in one line."""
     with serving(chunked(DATA, last=b"")) as server:
-        outcome = run(server.url(), "-o", "out", "--retry", "0", cwd=tmp_path)
+        outcome = run(server.url(), "-o", "out", "-q", "--retry", "0", cwd=tmp_path)
     assert (outcome.code, len(outcome.stderr.splitlines())) == (5, 1)
     assert names(tmp_path) == set()
 

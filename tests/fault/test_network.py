@@ -680,11 +680,16 @@ def test_a_failed_run_leaves_an_older_file_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_s6_a_promise_of_2_to_the_60_bytes_is_refused_before_any_of_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("-p", "1"), ("-p", "5G")])
+@pytest.mark.parametrize("size", [2**60, 2**63 - 1])
+def test_s6_a_promise_of_2_to_the_60_bytes_is_refused_before_any_of_them(
+    tmp_path: Path, size: int, flags: tuple[str, ...]
+) -> None:
     """No disk has that much room: told as that, at once, and nothing is left."""
-    with serving(promising(2**60)) as server:
-        outcome = run(server.url(), "-o", "out", "--retry", "0", cwd=tmp_path)
+    with serving(promising(size)) as server:
+        outcome = run(server.url(), "-o", "out", "--retry", "0", *flags, cwd=tmp_path)
     assert outcome.code == 9, outcome.message
+    assert f"no room for {size} bytes" in outcome.message
     assert names(tmp_path) == set()
 
 

@@ -298,7 +298,7 @@ def stall(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stall]:
 def test_n2_silence_has_an_end(tmp_path: Path, stall: Stall) -> None:
     """Exit code 5 and one line, or what the answer says without its rest; what is marked stays."""
     (tmp_path / "out").mkdir()
-    arguments = (*stall.arguments, *LIMITS, "-o", tmp_path / "out" / "object")
+    arguments = (*stall.arguments, *LIMITS, "-q", "-o", tmp_path / "out" / "object")
     began = time.monotonic()
     with running(tmp_path / "logs", *arguments, prefix=stall.prefix, environment=stall.variables) as command:
         code = command.wait(stall.seconds + 2 * MARGIN)

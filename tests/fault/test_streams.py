@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 import fastdl
 from tests.e2e.command import names, run
 from tests.servers import scripted
-from tests.servers.scripted import Handler, chunked, no_length, serving
+from tests.servers.scripted import Handler, chunked, ignores_range, no_length, ranged, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +37,50 @@ def test_n15_what_nothing_proves_is_said(
 ) -> None:
     """A cut body without a length looks like a whole one: one warning, unless a digest speaks, and integrity none."""
     with serving(handler) as server:
-        outcome = run(server.url(), "-o", "out", *flags, cwd=tmp_path)
+        outcome = run(server.url(), "-o", "out", "-q", *flags, cwd=tmp_path)
     assert (outcome.code, WARNING in outcome.stderr) == (0, warned)
     assert len(outcome.stderr.splitlines()) == warned
     assert not warned or outcome.last["integrity"] == "none"
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        pytest.param(chunked(DATA), "does not say how long the object is", id="of unknown length"),
+        pytest.param(ignores_range(DATA), "serves no ranges", id="large"),
+        pytest.param(ranged(DATA), "", id="with ranges"),
+    ],
+)
+def test_what_cannot_be_resumed_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, handler: Handler, why: str
+) -> None:
+    """Of objects that are large, or may be: nobody shall hear of it after the first hour."""
+    monkeypatch.setattr("fastdl.transfer._LARGE", len(DATA) - 1)
+    with serving(handler) as server:
+        fastdl.download(server.url(), tmp_path / "out")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == bool(why)
+    assert all(f"the server {why}: one connection, and it cannot be resumed" in text for text in warnings)
+
+
+@pytest.mark.parametrize("flags", [(), ("-q",)])
+def test_who_wants_quiet_hears_no_advice(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """One line on standard error, or none; a small object of known length is not worth one."""
+    with serving(chunked(DATA)) as server:
+        outcome = run(server.url(), "-o", "out", *flags, cwd=tmp_path)
+    assert (outcome.code, "cannot be resumed" in outcome.stderr) == (0, not flags)
+    with serving(ignores_range(DATA)) as server:
+        assert run(server.url(), "-o", "out", *flags, cwd=tmp_path).stderr == ""
+
+
+def test_parts_of_one_stream_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stream nothing is recorded, so that no number of parts is too many."""
+    monkeypatch.setattr("fastdl.plan.MAX_PART_COUNT", len(DATA) // 2)
+    with serving(ranged(DATA)) as server, pytest.raises(fastdl.UsageError, match="--part-size 2 or more"):
+        fastdl.download(server.url(), tmp_path / "out", part_size=1)
+    with serving(ignores_range(DATA)) as server:
+        fastdl.download(server.url(), tmp_path / "out", part_size=1)
     assert (tmp_path / "out").read_bytes() == DATA
 
 

@@ -18,6 +18,7 @@ from fastdl.plan import (
     Run,
     check_part_size,
     make_plan,
+    make_stream_plan,
     parse_size,
     probe_length,
     span_length,
@@ -119,6 +120,15 @@ def test_too_many_parts_are_refused_with_the_size_to_use() -> None:
     with pytest.raises(UsageError, match="use --part-size 4 or more"):
         make_plan(size, 3)
     assert make_plan(size, 4).count <= MAX_PART_COUNT
+
+
+@pytest.mark.parametrize("part_size", [None, 1, MAX_PART_SIZE])
+@pytest.mark.parametrize("size", [MAX_PART_SIZE * MAX_PART_COUNT + 1, 2**63 - 1])
+def test_no_impossible_part_size_is_named(size: int, part_size: int | None) -> None:
+    """An object that no allowed part size can cut is refused for what it is."""
+    with pytest.raises(UsageError, match=f"an object of {size} bytes: no more than"):
+        make_plan(size, part_size)
+    assert make_stream_plan(size, part_size).size == size
 
 
 @pytest.mark.parametrize(
