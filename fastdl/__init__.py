@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from fastdl.facts import ObjectFacts, head
     from fastdl.progress import ProgressEvent
+    from fastdl.ranges import read_ranges
     from fastdl.reading import Stream, stream
     from fastdl.remote import Remote, open  # noqa: A004
     from fastdl.result import DownloadResult, LoadResult, VerifyResult
@@ -59,6 +60,7 @@ __all__ = [
     "download",
     "head",
     "open",
+    "read_ranges",
     "stream",
     "verify",
 ]
@@ -73,6 +75,7 @@ _HOMES = {
     "download": "api",
     "head": "facts",
     "open": "remote",
+    "read_ranges": "ranges",
     "stream": "reading",
     "verify": "verification",
 }

@@ -135,6 +135,12 @@ def break_asking(ident: int | None) -> None:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
 
 
+def is_connecting(ident: int | None) -> bool:
+    """Tell whether the thread ``ident`` has no connection yet on which it waits: connecting has its own timeout."""
+    connection = _asking.get(ident or 0)
+    return connection is None or connection.sock is None
+
+
 def was_broken() -> bool:
     """Tell whether another thread ended what this thread asks inside ``asking``: it must not ask again by itself."""
     return threading.get_ident() in _broken

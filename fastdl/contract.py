@@ -15,7 +15,7 @@ from fastdl.redact import printable, redacted_url
 from fastdl.validator import difference, validator_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fastdl.validator import Validator
 
@@ -36,6 +36,11 @@ class ContentRange:
 def range_header(start: int, stop: int) -> tuple[str, str]:
     """Return the Range header for the half-open bytes ``[start, stop)``; the header alone is inclusive."""
     return "Range", f"bytes={start}-{stop - 1}"
+
+
+def ranges_header(ranges: Iterable[tuple[int, int]]) -> tuple[str, str]:
+    """Return the Range header for several half-open ranges ``(start, stop)`` in one request."""
+    return "Range", "bytes=" + ",".join(f"{start}-{stop - 1}" for start, stop in ranges)
 
 
 def parse_content_range(value: str) -> ContentRange | None:

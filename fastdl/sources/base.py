@@ -55,6 +55,7 @@ class Source(Protocol):
 
     identity: str  # names the object across runs, without secrets
     shown: str  # what people see of the URL, redacted
+    several: bool  # whether several ranges may be asked for in one request; stores do not answer that
 
     def request(self, info: ObjectInfo | None) -> Request:
         """Return a signed GET without Range; ``info``, once known, adds the conditions of its validator."""

@@ -28,6 +28,8 @@ class HttpSource:
     Conditions are not sent but judged: each answer's validators are compared with the first one's.
     """
 
+    several = True
+
     def __init__(self, url: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         check_headers(headers)
         parts = split_url(url)

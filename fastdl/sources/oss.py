@@ -47,6 +47,8 @@ class OssSource:
     ``standing`` headers go on every request, ``reading`` ones on those that read the object.
     """
 
+    several = False
+
     def __init__(
         self,
         place: Place,

@@ -31,6 +31,8 @@ _DENIED = 403
 class S3Source:
     """``s3://bucket/key``; ``credentials`` are botocore's, None looks for them, and an unsigned session needs none."""
 
+    several = False
+
     def __init__(
         self,
         session: S3Session,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,11 +19,12 @@ from urllib3 import HTTPHeaderDict
 from fastdl.checkpoint import open_checkpoint
 from fastdl.contract import check_partial, content_length, parse_content_range, unsatisfied_size
 from fastdl.digest import Digest, parse_checksum
-from fastdl.errors import DiskError, FastdlError, ProtocolError, Refused, UsageError
+from fastdl.errors import DiskError, FastdlError, ProtocolError, Refused, Truncated, UsageError
 from fastdl.header import Header, decode
 from fastdl.http import Transport, _redirected
 from fastdl.job import file_name
 from fastdl.messages import Line, Request
+from fastdl.multipart import WINDOW, Multipart, boundary_of
 from fastdl.names import is_safe_name
 from fastdl.plan import Plan, parse_size
 from fastdl.promises import promised
@@ -38,6 +40,8 @@ from fastdl.validator import Validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fastdl.contract import ContentRange
 
 PLAN = Plan(20_000, 1000)
 OTHER = Digest(2**64 - 1, 2**64 - 2)  # of bytes that nobody recorded
@@ -117,6 +121,39 @@ def digest_fields(data: bytes) -> None:
         for whole in (True, False):
             for each in promised(HTTPHeaderDict({name: fields, "x-amz-checksum-type": fields}), whole=whole):
                 int(each.hex, 16)
+
+
+def parts(data: bytes) -> None:
+    """What is taken for the parts of a body stands in it, behind a head that names its range; in bounded memory."""
+    for step in (1, 7, 10**6):  # however it arrives
+        rest, most = memoryview(data), 0
+
+        def read(view: memoryview, step: int = step) -> int:
+            nonlocal rest, most
+            count = min(step, len(view), len(rest))
+            view[:count], rest = rest[:count], rest[count:]
+            most = max(most, len(view))
+            return count
+
+        found: list[tuple[ContentRange, bytes]] = []
+        with suppress(ProtocolError, Truncated):
+            body = Multipart(b"bnd", read)
+            while (got := body.part()) is not None:
+                view = memoryview(bytearray(min(got.stop - got.start, 1000)))
+                body.readinto(view)
+                found.append((got, bytes(view)))
+        assert most <= WINDOW
+        at = 0
+        for got, content in found:
+            head = re.compile(rb"--bnd[ \t]*\r\n(?:[^\r\n]+\r\n)+\r\n" + re.escape(content)).search(data, at)
+            assert head is not None
+            named = b"bytes %d-%d/%s" % (got.start, got.stop - 1, b"*" if got.size is None else b"%d" % got.size)
+            fields = re.sub(rb"(?<=[ -/])0+(?=\d)", b"", head[0])
+            assert named in fields.lower()
+            at = head.end()
+    with suppress(ValueError):
+        boundary = boundary_of(text(data))
+        assert boundary is None or boundary in data
 
 
 def location(data: bytes) -> None:

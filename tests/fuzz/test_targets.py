@@ -20,6 +20,12 @@ WORDS = (
     *(b"http://", b"https://", b"//", b"host", b"@", b"user:pw@", b":81", b":99999", b"[::1]", b"[", b"%2e%2e%2f"),
     *(b"../", b"?x-oss-signature=", b"&", b"file:///", b"\xc2\xb5", b"\xef\xbc\x8e", b"xn--", b"javascript:", b"\t"),
     *(b"8M", b"1.5K", b"GiB", b"sha256=", b"crc64=", b"0" * 16, b'{"AccessKeyId":', b'"Expiration":', b"[" * 50, b"}"),
+    *(b"\r\n--bnd\r\nContent-Range: bytes 0-4/20\r\n\r\n01234", b"--bnd--", b"Content-Range: ", b"\r\n\r\n", b"0-0/1"),
+    *(
+        b"\r\n--bnd\r\nX: y\r\ncontent-range:bytes 5-5/*\r\n\r\n5\r\n--bnd--\r\n",
+        b"multipart/byteranges; boundary=",
+        b"5",
+    ),
     *(b"fastdlCP", b"\0" * 16, b"\xff" * 8),
 )
 DATA = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=12).map(b"".join) | st.binary(max_size=400)
