@@ -17,18 +17,6 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# A query that holds one of these is signed: OSS V1 and V4, AWS V2 and V4, Google V2 and V4, CloudFront, Azure SAS.
-_SIGNATURES = frozenset(("signature", "sig", "x-oss-signature", "x-amz-signature", "x-goog-signature"))
-# What then changes with every signing of one and the same object, beside everything that starts with a prefix below.
-_SIGNING = _SIGNATURES | frozenset(
-    (
-        *("ossaccesskeyid", "awsaccesskeyid", "googleaccessid", "expires", "security-token"),
-        *("key-pair-id", "policy", "se", "st", "sp", "sv", "sr", "spr", "sip", "skoid"),
-        *("sktid", "skt", "ske", "sks", "skv"),
-    )
-)
-_SIGNING_PREFIXES = ("x-oss-", "x-amz-", "x-goog-")
-_CONTENT = "x-oss-process"  # has the prefix, yet names other content and not another signer
 # Headers and parameters that hold no secret, and words that errors are understood by. All others do, whoever made them.
 _OPEN_HEADERS = frozenset(
     (
@@ -41,16 +29,6 @@ _OPEN_PARAMETERS = frozenset(("restore", "versionid", "x-amz-algorithm", "x-goog
 _SHORTEST = 6  # characters; what is shorter stands in every other word
 _MOST = 1024  # secrets to remember at least: as many connections as there may be have one signature each under way
 _known: dict[str, None] = {}  # in lower case; a set, the oldest first
-
-
-def unsigned_url(url: str) -> str:
-    """Return ``url`` without userinfo, fragment and signing parameters: the same object under any signature."""
-    parts = urlsplit(url)
-    pairs = [pair for pair in parts.query.split("&") if pair]
-    names = {_name(pair) for pair in pairs}
-    if names & _SIGNATURES:
-        pairs = [pair for pair in pairs if not _is_signing(_name(pair))]
-    return urlunsplit((parts.scheme.lower(), _authority(parts.netloc).lower(), parts.path, "&".join(pairs), ""))
 
 
 def redacted_url(url: str) -> str:
@@ -133,10 +111,6 @@ def _key_id(credential: str) -> str:
 
 def _name(pair: str) -> str:
     return unquote(pair.partition("=")[0]).lower()
-
-
-def _is_signing(name: str) -> bool:
-    return name in _SIGNING or (name.startswith(_SIGNING_PREFIXES) and name != _CONTENT)
 
 
 def _authority(netloc: str) -> str:

@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlsplit
 from urllib3.util import make_headers
 
 from fastdl.messages import Request
-from fastdl.redact import redacted_url, unsigned_url
+from fastdl.redact import redacted_url
+from fastdl.signatures import unsigned_url
 from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
 from fastdl.sources.oss_errors import said
 from fastdl.urls import split_url

@@ -28,8 +28,9 @@ from fastdl.multipart import WINDOW, Multipart, boundary_of
 from fastdl.names import is_safe_name
 from fastdl.plan import Plan, parse_size
 from fastdl.promises import promised
-from fastdl.redact import redacted_url, unsigned_url
+from fastdl.redact import redacted_url
 from fastdl.retry import parse_retry_after
+from fastdl.signatures import unsigned_url
 from fastdl.sources import oss_errors, oss_roles, ossutil
 from fastdl.sources.base import clock_ahead, describe_plainly
 from fastdl.sources.http import HttpSource
