@@ -7,6 +7,8 @@ from pathlib import Path
 
 _BUSY = 0.8  # of the processors at our disposal
 _IDLE = (3, 4)  # columns of /proc/stat: idle, and idle with input or output outstanding
+_OURS = 0.1  # of a processor, for each at our disposal up to as many as usually work: less waits for none
+_USUAL = 4
 _OFTEN = 0.05  # seconds between two looks: the kernel counts in hundredths of a second
 
 
@@ -17,6 +19,7 @@ class Machine:
         self._names: frozenset[str] = frozenset()
         if hasattr(os, "sched_getaffinity"):
             self._names = frozenset(f"cpu{number}" for number in os.sched_getaffinity(0))
+        self._began = os.times()
         self._looked: float | None = None
         self._before = 0, 0
         self._looks = self._busy_looks = self._disk_looks = 0
@@ -41,6 +44,16 @@ class Machine:
         if 2 * self._disk_looks > self._looks:
             return "disk"
         return "processors" if 2 * self._busy_looks > self._looks else ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process and its children that ended used enough for busy processors to have held them up.
+
+        On a machine that is busy with other things a download that waits for the network gets what little it needs.
+        """
+        now = os.times()
+        used = sum(now[:4]) - sum(self._began[:4])
+        return used >= _OURS * min(_USUAL, max(1, len(self._names))) * (now.elapsed - self._began.elapsed)
 
     def _times(self) -> tuple[int, int]:
         idle = total = 0

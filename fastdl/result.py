@@ -7,6 +7,11 @@ from pathlib import Path  # noqa: TC003 - dataclass fields are looked at when un
 
 from fastdl.limit import Level  # noqa: TC001
 
+_PROOF = {
+    "length": "length verified, the server promises no checksum",
+    "none": "nothing to verify it by: the server promised not even a length",
+}
+
 
 @dataclass(slots=True)
 class Fetched:
@@ -76,6 +81,18 @@ class DownloadResult:
     bottleneck: str = ""
     started_over: str = ""
     parts_repaired: tuple[int, ...] = ()
+
+    @property
+    def reused(self) -> str:
+        """For people: what of an earlier run was used, and what came wrong."""
+        told = f"{self.parts_reused} of {self.parts} parts reused" if self.parts_reused else "nothing reused"
+        told += f", {len(self.parts_damaged)} damaged ones fetched again" if self.parts_damaged else ""
+        return told + (f", {len(self.parts_repaired)} that came wrong repaired" if self.parts_repaired else "")
+
+    @property
+    def proof(self) -> str:
+        """For people: what was proven of the bytes."""
+        return f"{_PROOF.get(self.integrity, f'{self.integrity} verified')}; CRC-64 is {self.crc64:016x}"
 
 
 @dataclass(frozen=True, slots=True)

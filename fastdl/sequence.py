@@ -237,7 +237,10 @@ class Download:
         else:
             checkpoint.keep()
         self._teller.tell(self._fetched.size or 0, 0, final=True)
-        return self._result(found, plan, integrity)
+        result = self._result(found, plan, integrity)
+        log.info("%s: %s", self._job.path, result.reused)
+        log.info("%s: %s", self._job.path, result.proof)
+        return result
 
     def _result(self, found: Probe, plan: Plan, integrity: str) -> DownloadResult:
         fetched = self._fetched

@@ -157,7 +157,8 @@ class Steering:
             return "limit rate"
         if self._limit.refused_beyond:
             return "server"
-        if short := self._machine.short_of:
+        short = self._machine.short_of
+        if short and (short != "processors" or self._machine.ours):
             return short
         if not self._limit.rising:
             return "line"

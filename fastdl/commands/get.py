@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from fastdl.progress import ProgressEvent
     from fastdl.result import DownloadResult
 
-_PROOF = {
-    "length": "length verified, the server promises no checksum",
-    "none": "nothing to verify it by: the server promised not even a length",
-}
 _JSON_EVERY = 1.0  # seconds between progress lines
 
 
@@ -127,10 +123,5 @@ def _plain(result: DownloadResult) -> dict[str, Any]:
 
 def _summary(result: DownloadResult) -> str:
     speed = result.bytes_fetched / result.seconds / 1e6 if result.seconds else 0.0
-    kept = f", {result.parts_reused} of {result.parts} parts reused" if result.parts_reused else ""
-    repaired = f", {len(result.parts_damaged)} damaged ones fetched again" if result.parts_damaged else ""
-    repaired += f", {len(result.parts_repaired)} that came wrong repaired" if result.parts_repaired else ""
-    return (
-        f"{result.path}: {result.size:,} bytes in {result.seconds:.1f} s, {speed:,.1f} MB/s{kept}{repaired}; "
-        f"{_PROOF.get(result.integrity, f'{result.integrity} verified')}; CRC-64 is {result.crc64:016x}"
-    )
+    reused = f", {result.reused}" if result.parts_reused or result.parts_damaged or result.parts_repaired else ""
+    return f"{result.path}: {result.size:,} bytes in {result.seconds:.1f} s, {speed:,.1f} MB/s{reused}; {result.proof}"

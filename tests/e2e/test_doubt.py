@@ -111,3 +111,15 @@ def test_contradictions_are_told_as_the_servers(tmp_path: Path) -> None:
         outcome = run(server.url(), "-o", "out", "-p", "16K", cwd=tmp_path)
     assert (outcome.code, names(tmp_path)) == (6, {"out.part", "out.cp"})
     assert "contradict" in outcome.message
+
+
+def test_verbose_tells_what_was_reused_and_what_was_proven(tmp_path: Path) -> None:
+    """One line for each, also where nobody sees a summary; without -v success is silent."""
+    with serving(then()) as server:
+        begin(server, tmp_path)
+        outcome = run(server.url(), "-o", "out", "-p", "16K", "-v", cwd=tmp_path, as_json=False)
+        lines = outcome.stderr.splitlines()
+        assert sum(line.endswith("out: 10 of 21 parts reused") for line in lines) == 1
+        assert sum("out: length verified, the server promises no checksum; CRC-64 is " in line for line in lines) == 1
+        again = run(server.url(), "-o", "out", cwd=tmp_path, as_json=False)
+    assert (outcome.code, again.code, again.stderr) == (0, 0, "")

@@ -76,6 +76,19 @@ def test_what_was_short_most_of_the_time_is_named() -> None:
             time.sleep(0.01)
 
 
+@pytest.mark.parametrize(("used", "ours"), [(0.0, False), (3.0, False), (5.0, True), (40.0, True)])
+def test_who_uses_little_is_not_held_up_by_busy_processors(
+    monkeypatch: pytest.MonkeyPatch, used: float, ours: bool
+) -> None:
+    """Of two processors in twenty seconds: a tenth of each at least must have gone to this process and its children."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "times", lambda: os.times_result((1.0, 1.0, 1.0, 1.0, 100.0)))
+    machine = Machine()
+    quarter = 1.0 + used / 4
+    monkeypatch.setattr(os, "times", lambda: os.times_result((quarter, quarter, quarter, quarter, 120.0)))
+    assert machine.ours is ours
+
+
 def test_nothing_is_short_before_the_first_look() -> None:
     """Nothing is claimed that was not seen."""
     machine = Machine()
