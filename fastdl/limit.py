@@ -19,6 +19,7 @@ _SHORT_PATIENCE = 0.1  # the same where processors are short
 _SERVED = 0.75  # of the connections allowed: one that stalls must not keep the others from being judged
 _REST, _LONGEST_REST = 3.0, 60.0  # seconds until more connections are tried again where they brought nothing
 _REFUSED_REST = 0.5  # the same after a refusal, for a step of an eighth
+_FEWER = 0.75  # times as many after a refusal of so many as were served: one less each time would be as many refusals
 _TOGETHER = 0.1  # seconds in which refusals come that are one change
 _SHARES = 8  # for each connection while more come: for those, and few enough that requests cost little
 
@@ -127,8 +128,10 @@ class Limit:
             return
         if self.trying or not self.refused_beyond:
             self._rest = min(_LONGEST_REST, 2 * self._rest) if self.refused_beyond else _REFUSED_REST
-        # Towards the end few are under way, and the server may not have noticed that we closed others.
-        self.refused_beyond = max(1, serving, self._served - 1)
+        if serving < self.allowed <= self._served:  # so many were served at once before: it counts requests, not these
+            self.refused_beyond = max(1, int(_FEWER * self.allowed))
+        else:  # towards the end few are under way, and the server may not have noticed that we closed others
+            self.refused_beyond = max(1, serving, self._served - 1)
         self._phase, self._try_at = _Phase.HOLD, now + self._rest
         if self.refused_beyond < self.allowed:
             self._served = min(self._served, self.refused_beyond)

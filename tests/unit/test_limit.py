@@ -247,6 +247,69 @@ def test_after_a_refusal_more_are_tried_step_by_step_and_kept_while_they_are_ser
     assert all(0 < after - before <= max(1, before // 8) for before, after in itertools.pairwise(climb))
 
 
+@dataclass
+class Counting:
+    """A server that counts requests: ``burst`` of them, and then no more than ``rate`` a second; others it refuses.
+
+    Each that is served delivers ``each`` bytes per second; what is left is shared as the schedule does it.
+    """
+
+    rate: float
+    burst: float
+    each: float
+    now: float = 0.0
+    refusals: int = 0
+
+    def run(self, limit: Limit, size: float) -> None:
+        """Fetch ``size`` bytes; the clock then tells how long that took."""
+        tokens, received, left, paused = self.burst, 0.0, size, 0.0
+        waiting: list[tuple[float, float]] = []  # when a request arrives, and for how many bytes
+        serving: list[float] = []  # bytes still to come of each answer
+        while left > 0 or waiting or serving:
+            self.now += STEP
+            tokens = min(self.burst, tokens + self.rate * STEP)
+            while left > 0 and self.now >= paused and len(waiting) + len(serving) < limit.allowed:
+                run = min(left, max(1e6, min(64e6, left / limit.shares(len(waiting) + len(serving)))))
+                waiting.append((self.now + STEP, run))
+                left -= run
+            due = [run for arrives, run in waiting if arrives <= self.now]
+            waiting = [request for request in waiting if request[0] > self.now]
+            for number, run in enumerate(due, 1):
+                if tokens >= 1:
+                    tokens -= 1
+                    serving.append(run)
+                    continue
+                left += run
+                self.refusals += 1
+                limit.refused(self.now, under_way := len(serving) + len(waiting) + len(due) - number)
+                paused = paused if under_way else self.now + 0.5
+            received += sum(min(run, self.each * STEP) for run in serving)
+            serving = [run - self.each * STEP for run in serving if run > self.each * STEP]
+            if left > 0:
+                fetching = len(waiting) + len(serving)
+                limit.observe(self.now, int(received), len(serving), fetching, fetching, short=False)
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "each", "refusals", "seconds"),
+    [
+        (5, 20, 10e6, 50, 23),  # each connection in turn: 79 refusals in 20 s
+        (10, 50, 10e6, 145, 14),  # 174 in 13; a leap to 128 connections costs most of them
+        (10, 100, 5e6, 130, 16),  # 158 in 14
+        (50, 100, 5e6, 100, 14),  # 126 in 13
+        (5, 64, 2e6, 170, 43),  # 212 in 39
+    ],
+)
+def test_a_server_that_counts_requests_after_a_burst_is_not_refused_by_each_connection(
+    rate: float, burst: float, each: float, refusals: int, seconds: float
+) -> None:
+    """What it let begin in the burst it does not let go on: not every one of those needs to hear that."""
+    server = Counting(rate, burst, each)
+    server.run(begin(128), 4e9)
+    assert server.refusals <= refusals
+    assert server.now <= seconds
+
+
 def test_a_server_that_refuses_everything_is_asked_by_one() -> None:
     """Never by nobody: somebody must find out when it recovers."""
     limit = begin(64)
