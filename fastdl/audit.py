@@ -94,6 +94,8 @@ class Audit:
                 size = self._plan.size
             if size is not None and size != self._file.size:
                 self._reason = f"it has {self._file.size} bytes, the object has {size}"
+                if self._look.repair:
+                    self._reason += "; a repair changes no length: download it again"
                 return self._result(0, "", set(), set())
             with closing(in_memory(self._plan)) as hashed:
                 result = self._compare(hashed, records if known else None)

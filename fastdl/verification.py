@@ -59,7 +59,7 @@ def verify(
 
     With ``repair`` bad parts are fetched again and overwritten in place, so that no second file is needed: until that
     is done readers may see parts that are half new. Killed in between, it leaves a file that is bad as before to the
-    next look. A download of the same file cannot go on meanwhile.
+    next look. A download of the same file cannot go on meanwhile. A file of another length is bad and left as it is.
 
     Args:
         path: the file.
