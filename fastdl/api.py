@@ -107,7 +107,8 @@ def download(
         proxy: URL of an HTTP proxy; None asks the environment, "" means none.
         cacert: file of CA certificates to trust instead of the system's.
         insecure: do not verify TLS certificates.
-        overwrite: replace an existing ``path`` (in one step, at the end); if False an existing one is an error.
+        overwrite: replace an existing ``path`` (in one step, at the end); if False an existing one is an error,
+            also if it appears meanwhile: then what was downloaded is kept.
         fsync: make the published file survive power loss.
         keep_records: leave the checkpoint, complete, beside the published file. A later download of the same object
             hashes the file and fetches only what differs, and ``verify`` names bad parts without a network.

@@ -15,6 +15,8 @@ from fastdl.redact import printable
 
 _NOT_THE_NAMES = frozenset((errno.EIO, errno.ENOMEM, errno.ESTALE))  # faults, whatever name was given
 _NO_FALLOCATE = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
+_NO_RENAMEAT2 = frozenset((errno.ENOSYS, errno.EINVAL))
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 
 
 def part_path_of(path: Path) -> Path:
@@ -83,6 +85,34 @@ def fallocate(fd: int, size: int) -> bool:
         if code != errno.EINTR:
             raise OSError(code, os.strerror(code))
     return True
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file if nothing is called ``target``, in one step.
+
+    Where the kernel or the file system cannot, the file is linked and then loses its old name. A kill in between
+    leaves both names, so whoever opens ``source`` later must not write into a file of two names.
+
+    Raises:
+        FileExistsError: something is.
+        OSError: it cannot be renamed, or not without the danger of replacing something.
+    """
+    if not _renamed(source, target):
+        os.link(source, target, follow_symlinks=False)
+        source.unlink()
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform.startswith("linux") else None
+    if call is None:
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_RENAMEAT2:
+        return False
+    raise OSError(code, os.strerror(code))
 
 
 def umask() -> int:

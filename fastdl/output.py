@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fastdl.access import write_whole
-from fastdl.disk import check_room, fallocate, part_path_of, sync_directory, umask
-from fastdl.errors import Busy, DiskError, disk_errors
+from fastdl.disk import check_room, fallocate, part_path_of, rename_new, sync_directory, umask
+from fastdl.errors import Busy, DiskError, UsageError, disk_errors
 from fastdl.header import STAMP
 from fastdl.locks import inode, is_named, lock, release
 
@@ -126,12 +126,15 @@ class Output:
         self.check_length(size)
         self.allocate(size)
 
-    def publish(self, *, fsync: bool) -> None:
-        """Give the file its final name, replacing what was there in one step; with ``fsync``, durably.
+    def publish(self, *, fsync: bool, replace: bool = True) -> None:
+        """Give the file its final name, in one step; with ``fsync``, durably.
+
+        What has that name is replaced in the same step, or is an error without ``replace``.
 
         Its mode is what the umask leaves of 0666, and no wider than that of the file it replaces.
 
         Raises:
+            UsageError: something has the final name, and is not to be replaced; the finished bytes stay as well.
             DiskError: the rename failed; the finished bytes stay in ``OUT.part``, unless they are ``lost``.
         """
         self.check()
@@ -145,9 +148,16 @@ class Output:
                 self._sync()  # which may take minutes: enough for somebody to change the file
             if os.fstat(self.fd).st_size != (self._size or 0) or not is_named(self.fd, self.part_path):
                 raise DiskError(f"{self.part_path}: another process truncated, removed or replaced it")
-            self.part_path.replace(self.path)
+            if replace:
+                self.part_path.replace(self.path)
+            else:
+                rename_new(self.part_path, self.path)
             if fsync:
                 sync_directory(self.path.parent)
+        except FileExistsError:
+            raise UsageError(
+                f"{self.path}: exists since this download began; not replaced, the bytes are kept in {self.part_path}"
+            ) from None
         except OSError as error:
             raise DiskError(
                 f"{self.path}: cannot be published: {error.strerror}; the bytes are kept in {self.part_path}"
@@ -225,7 +235,8 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
 
     It is ``OUT.part`` with the checkpoint's stamp behind its bytes. A run that was killed while it published left the
     bytes without stamp, under either name, and so does one that kept its records: then ``complete``, every part being
-    marked, must hold, and of ``OUT.part`` the inode agree; the file is hashed whatever the user trusts.
+    marked, must hold, and of ``OUT.part`` the inode agree; the file is hashed whatever the user trusts. One that has
+    two names may be published under the other, so it is not opened as ``OUT.part``: that is written to.
 
     Raises:
         Busy: another downloader holds it.
@@ -243,8 +254,12 @@ def reopen_output(path: Path, stored: Stored, *, complete: bool) -> Output | Non
             stamp = _stamp_if_ours(fd, stored.plan.size)
             if stamp == stored.stamp and name == part_path:
                 return Output(path, name, fd, stamp)
-            if stamp == b"" and complete and (name == path or inode(fd) == stored.inode):
-                return Output(path, name, fd, stored.stamp, sealed=True)
+            sealed = stamp == b"" and complete
+            if sealed and (name == path or (inode(fd) == stored.inode and os.fstat(fd).st_nlink == 1)):
+                output = Output(path, name, fd, stored.stamp, sealed=True)
+                if output.published:
+                    output.discard()  # the other name of the same file, if a killed run left it that
+                return output
         except BaseException:
             os.close(fd)
             raise

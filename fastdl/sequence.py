@@ -131,14 +131,10 @@ class Download:
             )
             integrity = transfer.run()
             complete = True
-            output.publish(fsync=self._job.fsync)
+            output.publish(fsync=self._job.fsync, replace=self._job.overwrite)
         except BaseException as error:
-            # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
-            marked = checkpoint.path is not None and checkpoint.marks.any
-            kept = complete or ((resumed if transfer is None else transfer.markable) and marked)
-            if output is not None and (isinstance(error, IntegrityError) or output.lost or not kept):
-                checkpoint.remove()
-                output.discard()
+            markable = resumed if transfer is None else transfer.markable
+            _tidy(error, output, checkpoint, complete=complete, markable=markable)
             raise
         return self._finish(found, checkpoint, transfer.plan, integrity)
 
@@ -268,3 +264,17 @@ class Download:
 
     def _watch(self) -> None:
         self._teller.tell(self._fetched.size or 0, 0)
+
+
+def _tidy(
+    error: BaseException, output: Output | None, checkpoint: Checkpoint, *, complete: bool, markable: bool
+) -> None:
+    """Remove what a run that failed leaves if it is of no use to the next one, else let that one find it."""
+    marked = checkpoint.path is not None and checkpoint.marks.any
+    kept = complete or (markable and marked)
+    # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
+    if output is not None and (isinstance(error, IntegrityError) or output.lost or not kept):
+        checkpoint.remove()
+        output.discard()
+    elif complete and marked:
+        checkpoint.keep()  # of a small object, too, which is not marked before it is published

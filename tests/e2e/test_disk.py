@@ -250,6 +250,26 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path, make: Callable[[Path
         assert (output.parent / "target").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("size", [1000, SIZE])
+def test_no_clobber_replaces_nothing_that_came_meanwhile(tmp_path: Path, size: int) -> None:
+    """Exit 2, both files whole; without -n the same command publishes what was kept."""
+    output = tmp_path / "out" / "object"
+    output.parent.mkdir()
+    data = Pattern(size, seed=1)
+    with serving_gated(data, size - 1 if size == 1000 else PART * 5 // 2) as (server, gate):
+        with running(tmp_path / "logs", server.url(), "-o", output, "-n", *FLAGS) as command:
+            command.wait_until(lambda: partial_of(output).exists() and len(server.log) >= 1)
+            output.write_bytes(b"precious")
+            gate.set()
+            assert command.wait() == 2, command.stderr
+            assert "not replaced" in command.stderr
+        assert output.read_bytes() == b"precious"
+        told = run(tmp_path / "logs", server.url(), "-o", output, *FLAGS, "-v", expect=0)
+    assert output.read_bytes() == data.read(0, size)
+    assert "starting over" not in told.stderr
+    assert leftovers(output.parent) == ["object"]
+
+
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     """Exit 9 before anything is asked of the server; the directory is not made."""
     with serving(ranged(b"bytes")) as server:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fault.judge import Key, Refuse
 from tests.fault.kills import Kill, campaign, every_kill, suffer
 from tests.fault.scenes import Stage, stage
 from tests.fault.sweep import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.fault.judge import Call, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +43,29 @@ def test_p11_death_at_each_step_of_publishing(play: Stage) -> None:
     assert {str(kill.key) for kill in kills} == set(steps)
     for kill in kills:
         assert suffer(play, [kill]) == (1, "")
+
+
+def test_death_between_two_names(play: Stage) -> None:
+    """Killed after the link that publishes and before the old name goes, the next run never writes into that file."""
+
+    def decide(call: Call) -> Verdict:
+        if call.key == Key("renameat2", "part"):
+            return Refuse(errno.EINVAL)  # as file systems do that do not know it
+        if call.key == Key("unlink", "part"):
+            os.killpg(os.getpgid(call.process), signal.SIGKILL)
+            return Refuse(errno.EPERM)  # should the answer overtake the signal
+        return None
+
+    fresh = play.scenes["fresh"]
+    scene = replace(fresh, arguments=(*fresh.arguments, "-n"), before={})
+    born, _ = play.judged(scene, decide)
+    assert born.code == -signal.SIGKILL
+    assert play.names() == {"out", "out.part", "out.cp"}
+    before = play.output.stat()
+    assert before.st_nlink == 2
+    assert play.recovered(fresh) == ""
+    after = play.output.stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_nlink) == (before.st_ino, before.st_mtime_ns, 1)
 
 
 @pytest.mark.timeout(600)

@@ -20,7 +20,7 @@ import pytest
 from fastdl import disk
 from fastdl import output as module
 from fastdl.disk import part_path_of
-from fastdl.errors import Busy, DiskError
+from fastdl.errors import Busy, DiskError, UsageError
 from fastdl.header import STAMP, Stored
 from fastdl.output import Output, create_output, reopen_output
 from fastdl.plan import Plan
@@ -142,6 +142,28 @@ def test_an_existing_output_is_replaced_in_one_step(path: Path) -> None:
         output.publish(fsync=False)
         assert old.read() == b"old"
     assert path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["renameat2", "link"])
+@pytest.mark.parametrize("late", ["file", "dangling link"])
+def test_what_took_the_name_meanwhile_is_not_replaced(
+    path: Path, monkeypatch: pytest.MonkeyPatch, late: str, *, known: bool
+) -> None:
+    """Looked at in the very step that publishes: the other's file stays, and so do the finished bytes."""
+    if not known:
+        monkeypatch.setattr(disk, "_renamed", lambda *_: False)
+    with written(path) as output:
+        path.symlink_to("nothing") if late == "dangling link" else path.write_bytes(b"another's")
+        before = inode(path)
+        with pytest.raises(UsageError, match=r"not replaced, the bytes are kept in .*out\.part"):
+            output.publish(fsync=False, replace=False)
+        assert inode(path) == before
+        assert part_path_of(path).read_bytes() == DATA
+        path.unlink()
+    with closing(create_output(path)) as output:
+        output.publish(fsync=False, replace=False)
+        assert inode(path) == output.inode
+    assert names(path.parent) == ["out"]
 
 
 def test_a_failed_publication_keeps_the_bytes(path: Path) -> None:
