@@ -8,7 +8,6 @@ third of the CPU time per byte.
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -24,7 +23,6 @@ from fastdl.errors import DiskError
 from fastdl.framing import StrictResponse
 
 if TYPE_CHECKING:
-    import http.client
     from collections.abc import Callable, Iterator
 
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
@@ -38,10 +36,10 @@ _target = threading.local()
 class _Asked:
     """Mix-in for urllib3's connections; ``body`` is the answer that came last."""
 
-    body: http.client.HTTPResponse
+    body: StrictResponse
     sock: socket.socket | None
 
-    def response_class(self, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+    def response_class(self, *args: Any, **kwargs: Any) -> StrictResponse:
         self.body = StrictResponse(*args, **kwargs)
         return self.body
 
@@ -51,9 +49,9 @@ class _Asked:
         if was_broken():  # during the TLS handshake, which has the connect timeout as its deadline and cannot be woken
             raise ConnectTimeoutError(self, "timed out")
         sock: Any = self.sock
-        if isinstance(sock, ssl.SSLSocket):
+        if hasattr(sock, "suppress_ragged_eofs"):  # TLS, or urllib3's TLS within the TLS of a proxy
             # An end without close_notify may be anybody's doing: where nothing else tells the end of a body, this must.
-            setattr(sock, "suppress_ragged_eofs", False)  # noqa: B010 - public, yet unknown to typeshed
+            sock.suppress_ragged_eofs = False
 
     def _new_conn(self) -> socket.socket:
         """Connect to one of the host's addresses, or of its proxy's; names and certificates stay what they are."""
@@ -131,8 +129,20 @@ def break_asking(ident: int | None) -> None:
         _broken.add(ident or 0)  # one that connects looks at this
         sock = connection.sock
         if sock is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
+            break_socket(sock)
+
+
+def bare_socket(sock: Any) -> socket.socket:
+    """Return the socket beneath what urllib3 wraps around the TLS of a proxy."""
+    while not isinstance(sock, socket.socket):
+        sock = sock.socket
+    return sock
+
+
+def break_socket(sock: Any) -> None:
+    """Wake whoever waits on ``sock``, from any thread: what he waits for has ended."""
+    with suppress(OSError):
+        socket.socket.shutdown(bare_socket(sock), socket.SHUT_RDWR)  # not the TLS layer's: it is the other thread's
 
 
 def is_connecting(ident: int | None) -> bool:

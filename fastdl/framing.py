@@ -61,6 +61,7 @@ class StrictResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
+        self.sock = sock  # the connection forgets it if it ends with this answer
         if isinstance(sock, socket.socket):  # not what urllib3 makes of a connection through a TLS proxy
             self.fp = io.BufferedReader(Wire(self.fp.detach(), sock))
 
