@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from fastdl.cancellation import Cancellation
 from fastdl.errors import Cancelled, FastdlError
 from fastdl.plan import NO_PARTS, Plan, Run
 
@@ -45,11 +46,10 @@ class Arrivals:
     def __init__(self, ring: int = 0, board: Board | None = None) -> None:
         self.ring = ring
         self.plan = NO_PARTS
-        self.cancelled = threading.Event()
+        self.cancellation = Cancellation()
         self._board = board or Board()
         self._changed = threading.Condition()
         self._nudge: Callable[[], None] | None = None
-        self._break: Callable[[], None] | None = None
         self._begun = False
         self._size: int | None = None
         self._there: bytearray | memoryview = bytearray()
@@ -105,10 +105,6 @@ class Arrivals:
         """Let ``nudge`` wake the fetching thread when readers want something, from whatever thread."""
         self._nudge = nudge
 
-    def break_with(self, end: Callable[[], None] | None) -> None:
-        """Let ``end`` end what the fetching thread waits for, should readers cancel; None when it waits no longer."""
-        self._break = end
-
     def wanted(self) -> list[Run]:
         """Return what readers have asked for since the last call."""
         with self._changed:
@@ -134,7 +130,7 @@ class Arrivals:
         with self._changed:
             if not self.ring:
                 return 2**63
-            self._changed.wait_for(lambda: self.cancelled.is_set() or self._free() > received, seconds)
+            self._changed.wait_for(lambda: self.cancellation.wanted or self._free() > received, seconds)
             return max(0, self._free() - received)
 
     # What readers ask and tell.
@@ -197,13 +193,10 @@ class Arrivals:
 
     def cancel(self) -> None:
         """Let the fetching thread end as soon as it can, and readers at once."""
-        self.cancelled.set()
+        self.cancellation.cancel()
         with self._changed:
             self._changed.notify_all()
         self._wake()
-        end = self._break
-        if end is not None:
-            end()
 
     def _wait(self, ready: Callable[[], T | None]) -> T:
         with self._changed:
@@ -212,7 +205,7 @@ class Arrivals:
                     raise self._error
                 if (found := ready()) is not None:
                     return found
-                if self.cancelled.is_set():
+                if self.cancellation.wanted:
                     raise Cancelled("closed while bytes were waited for")
                 self._changed.wait()
 

@@ -32,6 +32,10 @@ class Counters:
         for slot in slots:
             self.reported[slot] = self.marked[slot]
 
+    def reset(self) -> None:
+        """Count from zero again; no slot may be doing anything."""
+        self._words[:] = memoryview(bytes(self._words.nbytes)).cast("Q")
+
     def limit(self, bytes_per_second: int, burst: float) -> None:
         """Allow all slots together so many bytes a second from now on; call it again and again.
 

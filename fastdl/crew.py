@@ -10,14 +10,15 @@ from heapq import heapify, heappop, heappush
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Self
 
+from fastdl import reuse
 from fastdl.errors import NetworkError, disk_errors
 from fastdl.messages import Abort, Nudge, Renew, Report, Trim, Trimmed
-from fastdl.pool import Died, Pool
 from fastdl.slot import Slot
 
 if TYPE_CHECKING:
     from fastdl.http import Response, Transport
     from fastdl.messages import Line, Order
+    from fastdl.pool import Died
 
 OWN = 4  # connections that the caller's process has itself, until the first worker is up
 STOP_PATIENCE = 1.0  # seconds they get to end: Ctrl-C must not take two
@@ -50,11 +51,16 @@ class Crew:
 
     def __init__(self, line: Line, workers: int, connections: int, fd: int, transport: Transport) -> None:
         own = max(1, min(OWN, connections - workers))  # a small budget is for the workers
-        self._pool = Pool(line, workers, connections, own)
+        self._way = line, workers, connections, own
+        self._pool = reuse.take_pool(*self._way)
         self._fd = fd
-        with disk_errors("no descriptor for the connections of this process"):
-            self._own_output = _Duplicate(fd)
-            self._reports, self._reports_in = Pipe(duplex=False)
+        try:
+            with disk_errors("no descriptor for the connections of this process"):
+                self._own_output = _Duplicate(fd)
+                self._reports, self._reports_in = Pipe(duplex=False)
+        except BaseException:
+            reuse.give_pool(self._pool, *self._way, unused=True)
+            raise
         self._pool.listen(self._reports)
         self._sending = threading.Lock()
         self._transport = transport
@@ -76,12 +82,13 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         for slot in self._own:
             slot.stop(0)
+        self._pool.unlisten(self._reports)
         self._reports.close()  # whoever is telling something is told that nobody listens
         deadline = time.monotonic() + STOP_PATIENCE
         ended = [slot.stop(max(0.0, deadline - time.monotonic())) for slot in self._own]
         if all(ended):
             self._own_output.close()
-        self._pool.close()
+        reuse.give_pool(self._pool, *self._way, unused=all(ended))
         with self._sending:
             self._reports_in.close()
 
@@ -93,6 +100,11 @@ class Crew:
         heapify(self._idle)
         self._idle_hash.extend(self._pool.hash_slots)
         self._look_up()
+
+    @property
+    def newest(self) -> int:
+        """The highest number that an order of these workers ever had; another one needs another."""
+        return self._pool.newest
 
     @property
     def idle(self) -> int:

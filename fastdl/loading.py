@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextvars
 import os
 import random
 import threading
@@ -12,12 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from fastdl import reuse
 from fastdl.checkpoint import open_checkpoint
 from fastdl.connections import break_asking
 from fastdl.crew import OWN
 from fastdl.digest import parse_checksums
 from fastdl.errors import DiskError, FastdlError
-from fastdl.http import Transport
 from fastdl.job import Job, check_limit_rate, chosen_part_size, concurrency
 from fastdl.plan import probe_length
 from fastdl.prepare import Options, prepare
@@ -90,7 +91,8 @@ class Loading:
         self.arrivals = arrivals
         self._fetched = Fetched()
         self._owner = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="fastdl-loading", daemon=True)
+        around = contextvars.copy_context()  # so that the thread finds what its caller reuses
+        self._thread = threading.Thread(target=around.run, args=(self._run,), name="fastdl-loading", daemon=True)
         _going_on.add(self)
         try:
             self._thread.start()
@@ -133,10 +135,11 @@ class Loading:
     def _load(self) -> LoadResult:
         job, fetched, rng = self._job, self._fetched, random.Random()
         source, shown = job.source, job.source.shown
-        teller = Teller(None, shown, job.max_time, fetched, self.arrivals.cancelled)
-        transport = Transport(job.line, min(OWN, job.connections))
+        teller = Teller(None, shown, job.max_time, fetched, self.arrivals.cancellation)
+        own = min(OWN, job.connections)
+        transport = reuse.take_transport(job.line, own)
         with ExitStack() as stack:
-            stack.callback(transport.close)
+            stack.callback(reuse.give_transport, transport, own)
             stop = probe_length(job.part_size) if job.part_size is None else job.part_size
             found = probe(source, transport, 0, stop, Attempts(job.backoff.of_probe, rng), teller.sleep)
             stack.callback(found.close)

@@ -62,6 +62,13 @@ class Member:
         lines = self.errors.read(65536).decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else ""
 
+    def disown(self) -> None:
+        """Close what a fork of the caller inherited; the worker is its parent's."""
+        self.pipe.close()
+        self.errors.close()
+        if isinstance(self.process, subprocess.Popen):
+            self.process.returncode = 0  # or it would be looked after here, and missed
+
     def close(self) -> None:
         """Wait for its end, not long, and free what it used."""
         self.pipe.close()

@@ -1,7 +1,7 @@
 """The plain frozen data that crosses the border between the caller's process and its workers.
 
-Parent to worker: Welcome, Attach (one file descriptor follows), Fetch, Rehash, Trim, Renew, Abort, Drop. Worker to
-parent: Ready, Report, Trimmed.
+Parent to worker: Welcome, Attach (one file descriptor follows), Detach, Fetch, Rehash, Trim, Renew, Abort, Drop. Worker
+to parent: Ready, Report, Trimmed.
 A worker ends when its pipe does. What crosses has no slots: dataclasses that have some are pickled by Python code, four
 times as slow.
 """
@@ -59,6 +59,13 @@ class Welcome:
 @dataclass(frozen=True)
 class Attach:
     """The output that later orders name by ``output``; its descriptor follows by SCM_RIGHTS."""
+
+    output: int
+
+
+@dataclass(frozen=True)
+class Detach:
+    """No order will name ``output`` any more, until another is attached under that number."""
 
     output: int
 

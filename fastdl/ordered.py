@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastdl.arrivals import Arrivals
+    from fastdl.cancellation import Cancellation
     from fastdl.follower import Follower
     from fastdl.http import Response, Transport
     from fastdl.memory import Memory
@@ -47,6 +48,7 @@ def fetch_stream(
     limit_rate: int | None,
     sleep: Callable[[float], None],
     tell: Callable[[int, int], None],
+    cancellation: Cancellation,
     readers: Arrivals | None = None,
 ) -> int:
     """Fetch the whole body into ``output``, from its first byte again after every failure; return its size in bytes.
@@ -69,13 +71,8 @@ def fetch_stream(
                 body = _ask_again(source, found, transport)
         if seen is None:
             follower.restart()
-        if readers is not None:
-            readers.break_with(body.abort)
-        try:
+        with cancellation.breaking(body.abort):
             return _copy(body, output, fetched, follower, stall, allowed, tell, seen)
-        finally:
-            if readers is not None:
-                readers.break_with(None)
 
     return again(source, attempts, sleep, receive)
 

@@ -15,7 +15,21 @@ from fastdl import prefork
 from fastdl.counters import Counters, nbytes
 from fastdl.errors import FastdlError, disk_errors
 from fastdl.member import START_ATTEMPTS, Member
-from fastdl.messages import Abort, Attach, Drop, Line, Nudge, Order, Ready, Renew, Report, Trim, Trimmed, Welcome
+from fastdl.messages import (
+    Abort,
+    Attach,
+    Detach,
+    Drop,
+    Line,
+    Nudge,
+    Order,
+    Ready,
+    Renew,
+    Report,
+    Trim,
+    Trimmed,
+    Welcome,
+)
 from fastdl.pipe import anonymous_file
 
 
@@ -47,6 +61,7 @@ class Pool:
         self._member_of: dict[int, int] = {}
         self._failed_starts = 0
         self._closed = False
+        self.newest = 0  # number of an order
         self.fetch_slots: list[int] = []
         self.hash_slots: list[int] = []
         self._welcomes: list[Welcome] = []
@@ -73,9 +88,13 @@ class Pool:
         self.close()
 
     def start(self) -> None:
-        """Start all workers and return at once; they take 100 ms until their first request, unless forked before."""
-        for welcome in self._welcomes:
-            self._members.append(self._begin(welcome))
+        """Start all workers and return at once; they take 100 ms until their first request, unless forked before.
+
+        Those of a pool that rested are there already.
+        """
+        if not self._members:
+            for welcome in self._welcomes:
+                self._members.append(self._begin(welcome))
 
     @property
     def ready(self) -> bool:
@@ -91,6 +110,7 @@ class Pool:
 
     def give(self, order: Order) -> None:
         """Give an order to its slot, which must be idle."""
+        self.newest = max(self.newest, order.number)
         member = self._members[self._member_of[order.slot]]
         member.orders[order.slot] = order
         with suppress(OSError):  # a dead worker shows in wait(), with this order among the lost
@@ -118,6 +138,10 @@ class Pool:
         """Let wait() also tell of the reports that come through a pipe that is not a worker's."""
         self._selector.register(other, selectors.EVENT_READ)
 
+    def unlisten(self, other: Connection) -> None:
+        """Let wait() tell of them no longer; before the pipe is closed."""
+        self._selector.unregister(other)
+
     def wait(self, timeout: float) -> list[Report | Trimmed | Died | Nudge]:
         """Return what happened, at the latest after ``timeout`` seconds.
 
@@ -141,6 +165,24 @@ class Pool:
                 member.orders.pop(message.slot, None)
             events.append(message)
         return events
+
+    def rest(self) -> bool:
+        """Make ready for other outputs; False if some order has not ended, so that the pool is of no more use."""
+        if self._closed or any(member.orders for member in self._members):
+            return False
+        for attach, _ in self._outputs:
+            for member in self._members:
+                with suppress(OSError):
+                    member.pipe.send(Detach(attach.output))
+        self._outputs.clear()
+        self.counters.reset()
+        return True
+
+    def disown(self) -> None:
+        """Let go of workers that are the parent's, in a fork of it."""
+        self._closed = True
+        for member in self._members:
+            member.disown()
 
     def close(self) -> None:
         """Stop every worker, within a second, and free what they shared."""

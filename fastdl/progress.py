@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastdl.cancellation import current
 from fastdl.errors import Cancelled, NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
+    from fastdl.cancellation import Cancellation
     from fastdl.result import Fetched
 
 _TELL_EVERY = 0.1  # seconds between events
@@ -58,7 +59,7 @@ class Meter:
 class Teller:
     """Passes the state of one download on to ``listener``, and ends it after ``max_time`` seconds; None for neither.
 
-    Once ``cancelled`` is set it ends at the next look.
+    Once its ``cancellation`` is wanted it ends at the next look.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class Teller:
         shown: str,
         max_time: float | None,
         fetched: Fetched,
-        cancelled: threading.Event | None = None,
+        cancellation: Cancellation | None = None,
     ) -> None:
         self._listener = listener
         self._shown = shown
         self._max_time = max_time
         self._fetched = fetched
-        self._cancelled = cancelled or threading.Event()
+        self.cancellation = cancellation or current()
         self._meter = Meter()
         self._began = time.monotonic()
         self._next_tell = 0.0
@@ -106,11 +107,11 @@ class Teller:
         """
         if self._max_time is not None:
             seconds = min(seconds, max(0.0, self._max_time - self.seconds))
-        self._cancelled.wait(seconds)
+        self.cancellation.wait(seconds)
         self._check(self.seconds)
 
     def _check(self, seconds: float) -> None:
-        if self._cancelled.is_set():
+        if self.cancellation.wanted:
             raise Cancelled(f"{self._shown}: cancelled")
         if self._max_time is not None and seconds > self._max_time:
             raise NetworkError(f"{self._shown}: not done within {self._max_time} seconds; run again to resume")

@@ -98,7 +98,7 @@ class RangedDownload:
             connections = max(1, min(connections, limit_rate // _RATE_EACH))
         self._limit = Limit(connections, clock(), least=workers)
         self._readers = readers
-        self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng, readers)
+        self._schedule = Schedule(plan, missing, marked, self._limit, backoff, rng, readers, newest=self._crew.newest)
         self._steering = Steering(self._crew, self._schedule, self._limit, line, limit_rate)
         self._slots: dict[int, int] = {}  # of orders
         self._renewal = Renewal(source)

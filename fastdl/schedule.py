@@ -43,7 +43,8 @@ class Lease:
 class Schedule:
     """The parts of one object between missing and done. Leases are named by the order numbers it gives out.
 
-    With ``readers`` no part is begun for which there is no room yet, and they are fetched in their order.
+    Those are above ``newest``. With ``readers`` no part is begun for which there is no room yet, and they are fetched
+    in their order.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Schedule:
         backoff: Backoff,
         rng: random.Random,
         readers: Arrivals | None = None,
+        *,
+        newest: int = 0,
     ) -> None:
         self._plan = plan
         self._missing = Missing(missing)
@@ -72,7 +75,7 @@ class Schedule:
         self._failures: dict[int, int] = {}
         self._deaths: dict[int, int] = {}
         self._leases: dict[int, Lease] = {}
-        self._number = 0
+        self._number = newest
 
     @property
     def finished(self) -> bool:

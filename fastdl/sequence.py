@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fastdl import reuse
 from fastdl.checkpoint import Checkpoint, open_checkpoint
 from fastdl.crew import OWN
 from fastdl.disk import check_path, part_path_of
@@ -25,7 +26,6 @@ from fastdl.errors import (
 )
 from fastdl.follower import Follower
 from fastdl.header import identity_digest
-from fastdl.http import Transport
 from fastdl.output import Output, create_output, remove_leftover, reopen_output
 from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe
@@ -56,7 +56,7 @@ class Download:
         self._rng = random.Random()
         self._fetched = Fetched()
         self._teller = Teller(tell, job.source.shown, job.max_time, self._fetched)
-        self._transport = Transport(job.line, min(OWN, job.connections))
+        self._transport = reuse.take_transport(job.line, min(OWN, job.connections))
         self._started_over = ""
 
     def run(self) -> DownloadResult:
@@ -69,7 +69,7 @@ class Download:
         if job.sums is not None:
             self._checksums += job.sums.digests(job.backoff, self._teller.sleep)
         with ExitStack() as stack:
-            stack.callback(self._transport.close)
+            stack.callback(reuse.give_transport, self._transport, min(OWN, self._job.connections))
             checkpoint = open_checkpoint(job.checkpoint_path)
             stack.callback(checkpoint.close)
             try:

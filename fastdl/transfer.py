@@ -140,6 +140,7 @@ class Transfer:
             limit_rate=job.limit_rate,
             sleep=self._teller.sleep,
             tell=self._teller.tell,
+            cancellation=self._teller.cancellation,
             readers=self._readers,
         )
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fastdl.counters import Counters
 from fastdl.http import Transport
-from fastdl.messages import Abort, Attach, Drop, Ready, Renew, Trim
+from fastdl.messages import Abort, Attach, Detach, Drop, Ready, Renew, Trim
 from fastdl.pipe import Pipe
 from fastdl.slot import Slot
 
 if TYPE_CHECKING:
     import socket
 
-    from fastdl.messages import Report, Trimmed, Welcome
+    from fastdl.messages import Order, Report, Trimmed, Welcome
 
 PARENT_CHECK = 0.5  # seconds between looks at who our parent is
 
@@ -51,18 +51,25 @@ class Worker:
             message = self._pipe.recv()
             if isinstance(message, Attach):
                 self._outputs[message.output] = self._pipe.recv_descriptor()
-            elif isinstance(message, Trim):
-                trimmed = self._slots[message.slot].trim(message.number, message.stop)
-                if trimmed is not None:
-                    self._send(trimmed)
-            elif isinstance(message, Renew):
-                self._slots[message.slot].renew(message.number)
-            elif isinstance(message, Abort):
-                self._slots[message.slot].abort(message.number)
+            elif isinstance(message, Detach):
+                os.close(self._outputs.pop(message.output))
             elif isinstance(message, Drop):
                 self._transport.close()
             else:
-                self._slots[message.slot].give(message)
+                self._hand_on(message)
+
+    def _hand_on(self, message: Order | Trim | Renew | Abort) -> None:
+        slot = self._slots[message.slot]
+        if isinstance(message, Trim):
+            trimmed = slot.trim(message.number, message.stop)
+            if trimmed is not None:
+                self._send(trimmed)
+        elif isinstance(message, Renew):
+            slot.renew(message.number)
+        elif isinstance(message, Abort):
+            slot.abort(message.number)
+        else:
+            slot.give(message)
 
     def _send(self, report: Report | Trimmed) -> None:
         try:

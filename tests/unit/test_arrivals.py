@@ -142,8 +142,9 @@ def test_cancelling_wakes_readers_and_breaks_what_the_fetcher_waits_for() -> Non
         raise OSError("closed")
 
     arrivals.heed(closed)
-    arrivals.break_with(lambda: broken.append(1))
     thread, came = in_thread(lambda: arrivals.until_front(0))
+    with arrivals.cancellation.breaking(lambda: broken.append(1)):
+        arrivals.cancel()
     arrivals.cancel()
     thread.join(PATIENCE)
     assert isinstance(came[0], Cancelled)
