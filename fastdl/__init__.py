@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastdl.api import download
+    from fastdl.client import Client
     from fastdl.errors import (
         AccessDenied,
         Archived,
@@ -42,6 +43,7 @@ __all__ = [
     "Archived",
     "Busy",
     "Cancelled",
+    "Client",
     "DiskError",
     "DownloadResult",
     "FastdlError",
@@ -65,6 +67,7 @@ __all__ = [
     "verify",
 ]
 _HOMES = {
+    "Client": "client",
     "DownloadResult": "result",
     "LoadResult": "result",
     "ObjectFacts": "facts",

@@ -1,14 +1,14 @@
-"""Taking a call back while it goes on: whoever waits in it is woken, and every look at the time is the end."""
+"""Taking a call back while it goes on: every look at the time is its end, and what it waits for is broken."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 class Cancellation:
@@ -16,7 +16,6 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._ends: dict[int, Callable[[], None]] = {}
 
     @property
     def wanted(self) -> bool:
@@ -24,24 +23,12 @@ class Cancellation:
         return self._event.is_set()
 
     def cancel(self) -> None:
-        """Let the call end, and break what it waits for now; asked again, break that again."""
+        """Let the call end."""
         self._event.set()
-        for end in list(self._ends.values()):
-            with suppress(OSError):
-                end()
 
     def wait(self, seconds: float) -> None:
         """Wait so long, or until the call shall end."""
         self._event.wait(seconds)
-
-    @contextmanager
-    def breaking(self, end: Callable[[], None]) -> Iterator[None]:
-        """Let ``end`` end what is waited for inside the block, from another thread, should the call be taken back."""
-        self._ends[id(end)] = end
-        try:
-            yield
-        finally:
-            del self._ends[id(end)]
 
 
 _current: ContextVar[Cancellation | None] = ContextVar("fastdl_cancellation", default=None)

@@ -18,6 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from fastdl.addresses import Addresses
+from fastdl.cancellation import current
 from fastdl.dial import dial, patiently
 from fastdl.errors import DiskError
 from fastdl.framing import StrictResponse
@@ -174,16 +175,20 @@ def patience(seconds: float) -> Iterator[None]:
 def stall_watch(state: Callable[[], object], seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
     """Call ``give_up``, from another thread and again and again, while ``state`` stays equal for ``seconds``.
 
+    Or once the call is taken back that this thread is in.
+
     Raises:
         DiskError: this system allows no more threads.
     """
-    over = threading.Event()
+    over, cancellation = threading.Event(), current()
 
     def watch() -> None:
         seen, since = state(), time.monotonic()
         while not over.wait(min(0.5, seconds / 4)):
             now = state()
-            if now != seen:
+            if cancellation.wanted:
+                give_up()
+            elif now != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > seconds:
                 give_up()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastdl.http import Transport
+from fastdl.job import DEFAULT_RETRY
 from fastdl.prepare import prepare
 from fastdl.probe import probe
 from fastdl.proof import worth_comparing
@@ -56,6 +57,7 @@ def head(
     url: str,
     *,
     headers: Mapping[str, str] | None = None,
+    retry: int = DEFAULT_RETRY,
     connect_timeout: float = 10.0,
     read_timeout: float = 30.0,
     max_time: float | None = None,
@@ -81,6 +83,7 @@ def head(
     way = prepare(
         url,
         headers=headers,
+        retry=retry,
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
         max_time=max_time,

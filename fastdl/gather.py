@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastdl.answers import Answer, read_answer, unfit
+from fastdl.cancellation import current
 from fastdl.connections import break_asking, is_connecting
-from fastdl.errors import DiskError, FastdlError, NetworkError, ServerBusy
+from fastdl.errors import Cancelled, DiskError, FastdlError, NetworkError, ServerBusy
 from fastdl.renewal import Renewal
 from fastdl.retry import Attempts
 
@@ -54,6 +55,7 @@ class Gathering:
         self._transport = transport
         self._info = info
         self._places = places
+        self._cancellation = current()
         self._attempts = functools.partial(Attempts, way.backoff, rng)
         self._renewal = Renewal(way.source)
         self._numbers = itertools.count(1)
@@ -111,6 +113,8 @@ class Gathering:
     def _look(self, now: float, due: float | None) -> None:
         if due is not None and now >= due and self._failure is None:
             self._failure = NetworkError(f"{self._source.shown}: not all was there within {self._way.max_time} seconds")
+        if self._cancellation.wanted:
+            self._failure = self._failure or Cancelled(f"{self._source.shown}: cancelled")
         for seat in self._seats:
             if seat.since is not None and seat.thread is not None:
                 if seat.response is None and is_connecting(seat.thread.ident):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from fastdl import reuse
+from fastdl.cancellation import cancelled_by
 from fastdl.checkpoint import open_checkpoint
 from fastdl.connections import break_asking
 from fastdl.crew import OWN
@@ -123,7 +124,8 @@ class Loading:
         result: LoadResult | None = None
         error: FastdlError | None = None
         try:
-            result = self._load()
+            with cancelled_by(self.arrivals.cancellation):
+                result = self._load()
         except FastdlError as failure:
             error = failure
         except MemoryError:
@@ -135,7 +137,7 @@ class Loading:
     def _load(self) -> LoadResult:
         job, fetched, rng = self._job, self._fetched, random.Random()
         source, shown = job.source, job.source.shown
-        teller = Teller(None, shown, job.max_time, fetched, self.arrivals.cancellation)
+        teller = Teller(None, shown, job.max_time, fetched)
         own = min(OWN, job.connections)
         transport = reuse.take_transport(job.line, own)
         with ExitStack() as stack:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastdl.arrivals import Arrivals
-    from fastdl.cancellation import Cancellation
     from fastdl.follower import Follower
     from fastdl.http import Response, Transport
     from fastdl.memory import Memory
@@ -48,7 +47,6 @@ def fetch_stream(
     limit_rate: int | None,
     sleep: Callable[[float], None],
     tell: Callable[[int, int], None],
-    cancellation: Cancellation,
     readers: Arrivals | None = None,
 ) -> int:
     """Fetch the whole body into ``output``, from its first byte again after every failure; return its size in bytes.
@@ -71,8 +69,7 @@ def fetch_stream(
                 body = _ask_again(source, found, transport)
         if seen is None:
             follower.restart()
-        with cancellation.breaking(body.abort):
-            return _copy(body, output, fetched, follower, stall, allowed, tell, seen)
+        return _copy(body, output, fetched, follower, stall, allowed, tell, seen)
 
     return again(source, attempts, sleep, receive)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastdl import arguments, sources
-from fastdl.errors import NetworkError
+from fastdl.cancellation import current
+from fastdl.errors import Cancelled, NetworkError
 from fastdl.job import DEFAULT_RETRY, make_backoff, make_line
 
 if TYPE_CHECKING:
@@ -65,14 +66,18 @@ class Prepared:
     def sleeper(self) -> Callable[[float], None]:
         """Return what waits between attempts, from now on for ``max_time`` in all.
 
-        It raises NetworkError where the time would be up.
+        It raises NetworkError where the time would be up, Cancelled where the call was taken back.
         """
         due = None if self.max_time is None else time.monotonic() + self.max_time
+
+        cancellation = current()
 
         def sleep(seconds: float) -> None:
             if due is not None and time.monotonic() + seconds > due:
                 raise NetworkError(f"{self.source.shown}: no answer within {self.max_time} seconds")
-            time.sleep(seconds)
+            cancellation.wait(seconds)
+            if cancellation.wanted:
+                raise Cancelled(f"{self.source.shown}: cancelled")
 
         return sleep
 

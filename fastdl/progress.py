@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from fastdl.cancellation import Cancellation
     from fastdl.result import Fetched
 
 _TELL_EVERY = 0.1  # seconds between events
@@ -59,7 +58,7 @@ class Meter:
 class Teller:
     """Passes the state of one download on to ``listener``, and ends it after ``max_time`` seconds; None for neither.
 
-    Once its ``cancellation`` is wanted it ends at the next look.
+    Once the call is taken back it ends at the next look.
     """
 
     def __init__(
@@ -68,13 +67,12 @@ class Teller:
         shown: str,
         max_time: float | None,
         fetched: Fetched,
-        cancellation: Cancellation | None = None,
     ) -> None:
         self._listener = listener
         self._shown = shown
         self._max_time = max_time
         self._fetched = fetched
-        self.cancellation = cancellation or current()
+        self._cancellation = current()
         self._meter = Meter()
         self._began = time.monotonic()
         self._next_tell = 0.0
@@ -107,11 +105,11 @@ class Teller:
         """
         if self._max_time is not None:
             seconds = min(seconds, max(0.0, self._max_time - self.seconds))
-        self.cancellation.wait(seconds)
+        self._cancellation.wait(seconds)
         self._check(self.seconds)
 
     def _check(self, seconds: float) -> None:
-        if self.cancellation.wanted:
+        if self._cancellation.wanted:
             raise Cancelled(f"{self._shown}: cancelled")
         if self._max_time is not None and seconds > self._max_time:
             raise NetworkError(f"{self._shown}: not done within {self._max_time} seconds; run again to resume")

@@ -145,6 +145,10 @@ class Stream(io.BufferedIOBase):
             return block
         raise StopIteration
 
+    def cancel(self) -> None:
+        """End the download from whatever thread; whoever reads gets ``Cancelled``."""
+        self._open().arrivals.cancel()
+
     def close(self) -> None:
         """End the download if it still goes on."""
         loading = getattr(self, "_loading", None)  # there is none if opening failed

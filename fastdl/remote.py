@@ -218,6 +218,12 @@ class Remote(io.BufferedIOBase):
         """Tell that it can seek."""
         return True
 
+    def cancel(self) -> None:
+        """End the fetching, where it was opened, from whatever thread; whoever waits for bytes gets ``Cancelled``."""
+        self._check_open()
+        if self._loading is not None and self._loading.ours:
+            self._loading.arrivals.cancel()
+
     def close(self) -> None:
         """End the fetching if it still goes on; views and arrays of the memory stay valid."""
         if not self.closed and hasattr(self, "_owner"):  # there is none if opening failed

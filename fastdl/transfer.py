@@ -140,7 +140,6 @@ class Transfer:
             limit_rate=job.limit_rate,
             sleep=self._teller.sleep,
             tell=self._teller.tell,
-            cancellation=self._teller.cancellation,
             readers=self._readers,
         )
 
