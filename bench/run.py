@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import alone, scenarios
+from bench import alone, readers, scenarios
 from bench.measure import KEPT, Failed, Sample, Surroundings, commit, timed
 from bench.peers import filled, version_of
 from bench.warmth import warm
@@ -56,6 +56,8 @@ ENTRIES = {
     "growth": Entry(alone.growth, 16 * GIB, 1 * GIB),
     "digest": Entry(alone.digest, 4 * GIB, 256 * MIB),
     "small": Entry(alone.small, 1 * MIB, 1 * MIB),
+    "ranges-random": Entry(readers.ranges_random, 1 * GIB, 64 * MIB),
+    "ranges-near": Entry(readers.ranges_near, 1 * GIB, 64 * MIB),
     "checkpoint": Entry(alone.checkpoint, 0, 0),
     "startup": Entry(alone.startup, 1 * MIB, 1 * MIB),
 }

@@ -28,9 +28,13 @@ SHARE = 256 * 1024  # bytes of the first answer: the others wait for its head, n
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The first answer, still to be read, and which pieces it carries: all of the object if ``ranged`` is not set."""
+    """The first answer, still to be read, and what it carries: ``head``, the first of ``pieces``, if ``ranged`` is set.
 
-    pieces: tuple[Piece, ...]
+    Otherwise it carries the whole object.
+    """
+
+    pieces: Sequence[Piece]
+    head: tuple[Piece, ...]
     info: ObjectInfo
     answer: Answer | None  # None of an empty object
     ranged: bool
@@ -45,27 +49,30 @@ class Opening:
 def first_answer(
     way: Prepared,
     transport: Transport,
-    pieces: Sequence[Piece],
+    joined: Callable[[bool], Sequence[Piece]],
     spans: Sequence[Span],
     rng: random.Random,
     sleep: Callable[[float], None],
 ) -> Opening:
-    """Ask for the first of ``pieces``, several of them at once where that may be answered.
+    """Ask for the first pieces, several of them at once where that may be answered.
+
+    ``joined`` tells all pieces that ``spans`` need: with True for requests of several, with False for one each.
 
     Raises:
         UsageError: the object ends before one of ``spans`` does.
         FastdlError: the object cannot be had.
     """
+    found, several = None, way.source.several
+    pieces = joined(several)
     # Cut no further than that: before the size is known a range may have any length.
     head = next(batches(divide(pieces, spans, SHARE), SHARE))
-    found, several = None, way.source.several
     if several and len(head) > 1:
-        found = again(
-            way.source, Attempts(way.backoff.of_probe, rng), sleep, lambda: _ask_several(way, transport, head)
-        )
+        attempts = Attempts(way.backoff.of_probe, rng)
+        found = again(way.source, attempts, sleep, lambda: _ask_several(way, transport, pieces, head))
         several = found is not None
     if found is None:
-        found = _ask_one(way, transport, head[0], spans, rng, sleep, several=several)
+        pieces = joined(several)
+        found = _ask_one(way, transport, pieces, spans, rng, sleep, several=several)
     try:
         check_inside(way, spans, found.info.size)
     except BaseException:
@@ -87,7 +94,9 @@ def check_inside(way: Prepared, spans: Sequence[Span], size: int | None) -> None
             )
 
 
-def _ask_several(way: Prepared, transport: Transport, head: tuple[Piece, ...]) -> Opening | None:
+def _ask_several(
+    way: Prepared, transport: Transport, pieces: Sequence[Piece], head: tuple[Piece, ...]
+) -> Opening | None:
     """Ask for several ranges in one request; None if that is not answered as it must be."""
     source, patient = way.source, transport.line.read_timeout
     try:
@@ -110,20 +119,22 @@ def _ask_several(way: Prepared, transport: Transport, head: tuple[Piece, ...]) -
         raise
     source.pin(response.request)
     return Opening(
-        head, source.describe(response.headers, got.size), Answer(response, parts), ranged=True, several=True
+        pieces, head, source.describe(response.headers, got.size), Answer(response, parts), ranged=True, several=True
     )
 
 
 def _ask_one(
     way: Prepared,
     transport: Transport,
-    piece: Piece,
+    pieces: Sequence[Piece],
     spans: Sequence[Span],
     rng: random.Random,
     sleep: Callable[[float], None],
     *,
     several: bool,
 ) -> Opening:
+    piece = next(divide(pieces, spans, SHARE))
+
     def ask(start: int, stop: int) -> Probe:
         return probe(way.source, transport, start, stop, Attempts(way.backoff.of_probe, rng), sleep)
 
@@ -135,4 +146,4 @@ def _ask_one(
         check_inside(way, spans, found.info.size)
         raise
     answer = None if found.response is None else Answer(found.response)
-    return Opening((piece,), found.info, answer, found.ranged, several)
+    return Opening(pieces, (piece,), found.info, answer, found.ranged, several)

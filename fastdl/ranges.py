@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from fastdl.opening import Opening
     from fastdl.prepare import Options, Prepared
 
+    Joined = Callable[[bool], Sequence[Piece]]
     Views = Callable[[], deque[memoryview]]
 
-GAP = 64 * 1024  # bytes: on a fast line they cost less than another request does
+# Bytes that cost less than what reading over them saves: another request, or another part of an answer. Measured.
+GAP, GAP_OF_SEVERAL = 128 * 1024, 8 * 1024
 MOST_CONNECTIONS = 128
 _LEAST = 128 * 1024  # bytes of an answer that is worth one more request
 _FEWEST = 4
@@ -46,7 +48,7 @@ def read_ranges(
     ranges: Iterable[tuple[int, int]],
     *,
     into: None = None,
-    gap: int = GAP,
+    gap: int | str | None = None,
     connections: int = MOST_CONNECTIONS,
     **options: Unpack[Options],
 ) -> list[bytes]: ...
@@ -58,7 +60,7 @@ def read_ranges(
     ranges: Iterable[tuple[int, int]],
     *,
     into: Any,
-    gap: int = GAP,
+    gap: int | str | None = None,
     connections: int = MOST_CONNECTIONS,
     **options: Unpack[Options],
 ) -> list[memoryview]: ...
@@ -69,7 +71,7 @@ def read_ranges(
     ranges: Iterable[tuple[int, int]],
     *,
     into: Any = None,
-    gap: int = GAP,
+    gap: int | str | None = None,
     connections: int = MOST_CONNECTIONS,
     **options: Unpack[Options],
 ) -> list[bytes] | list[memoryview]:
@@ -85,7 +87,8 @@ def read_ranges(
             empty; an empty one asks for nothing, wherever it lies.
         into: a writable, contiguous buffer of exactly as many bytes as all ranges together, which is filled with them
             in the order given. On an error it holds garbage.
-        gap: ranges with at most so many bytes between them are fetched by one request, the bytes between thrown away.
+        gap: ranges with at most so many bytes between them are fetched as one, and the bytes between thrown away. By
+            default 128 KiB, or 8 KiB where the server answers several ranges in one request.
         connections: at most so many, 1 to 128; the longer the wait for the first answer, the more are used.
         options: how the object is reached, as of ``download``: headers, retry, timeouts, credentials and the like.
 
@@ -102,17 +105,17 @@ def read_ranges(
     except TypeError:
         raise UsageError("ranges: want pairs of an offset and a length") from None
     spans = [_span(f"range {number}", pair) for number, pair in enumerate(listed)]
-    gap = arguments.nbytes("gap", gap)
-    if gap < 0:
+    gaps = (GAP, GAP_OF_SEVERAL) if gap is None else (arguments.nbytes("gap", gap),) * 2
+    if min(gaps) < 0:
         raise UsageError(f"gap {gap}: must be 0 or more")
     connections = arguments.whole("connections", connections)
     if not 1 <= connections <= MOST_CONNECTIONS:
         raise UsageError(f"{connections} connections: must be 1 to {MOST_CONNECTIONS}")
     buffer = None if into is None else _buffer(into, sum(span.length for span in spans))
     way = prepare(url, **options)
-    pieces = join(spans, gap)
     room = functools.partial(_views, spans, buffer)
-    views = _read(way, spans, pieces, room, connections) if pieces else room()
+    wanted = any(span.length for span in spans)
+    views = _read(way, spans, lambda several: join(spans, gaps[several]), room, connections) if wanted else room()
     if buffer is not None:
         return list(views)
     return [bytes(views.popleft()) for _ in range(len(views))]  # each is copied and let go of, one after the other
@@ -167,30 +170,30 @@ def _views(spans: Sequence[Span], buffer: memoryview | None) -> deque[memoryview
     return deque(buffer[stop - span.length : stop] for span, stop in zip(spans, stops, strict=True))
 
 
-def _read(way: Prepared, spans: Sequence[Span], pieces: list[Piece], views: Views, most: int) -> deque[memoryview]:
-    """Read all of ``pieces``; return where the bytes of each range are."""
+def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, most: int) -> deque[memoryview]:
+    """Read everything; return where the bytes of each range are."""
     due = None if way.max_time is None else time.monotonic() + way.max_time
     sleep, rng = way.sleeper(), random.Random()
     transport = Transport(way.line, most)
     try:
         began = time.monotonic()
-        first = first_answer(way, transport, pieces, spans, rng, sleep)
+        first = first_answer(way, transport, joined, spans, rng, sleep)
         wait = time.monotonic() - began
         try:
             if not first.ranged:
-                check_worth(way.source, pieces)
+                check_worth(way.source, first.pieces)
             room = views()
         except BaseException:
             first.close()
             raise
         places = Places(spans, room)
         if not first.ranged:
-            short = functools.partial(divide, pieces, spans, LONGEST)
+            short = functools.partial(divide, first.pieces, spans, LONGEST)
             read_through(way.source, transport, first, short, places, Attempts(way.backoff, rng), sleep)
             return room
         connections = min(most, _FEWEST + int(wait / _EACH))
-        rest = _rest(first, pieces, spans, connections)
-        todo = [Batch(deque(group), Attempts(way.backoff, rng)) for group in (first.pieces, *rest)]
+        rest = _rest(first, spans, connections)
+        todo = [Batch(deque(group), Attempts(way.backoff, rng)) for group in (first.head, *rest)]
         todo[0].answer = first.answer
         Gathering(way, transport, first.info, places, rng).run(todo, connections, due)
         return room
@@ -198,11 +201,9 @@ def _read(way: Prepared, spans: Sequence[Span], pieces: list[Piece], views: View
         transport.close()
 
 
-def _rest(
-    first: Opening, pieces: Sequence[Piece], spans: Sequence[Span], connections: int
-) -> Iterator[tuple[Piece, ...]]:
+def _rest(first: Opening, spans: Sequence[Span], connections: int) -> Iterator[tuple[Piece, ...]]:
     """Yield what is asked for behind the first answer, in as many requests as ``connections`` have work with."""
-    rest = behind(pieces, spans, first.pieces[-1].stop)
+    rest = behind(first.pieces, spans, first.head[-1].stop)
     share = min(LONGEST, max(_LEAST, sum(piece.size for piece in rest) // connections))
     divided = divide(rest, spans, share)
     return batches(divided, share) if first.several else ((piece,) for piece in divided)

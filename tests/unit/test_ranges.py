@@ -30,6 +30,7 @@ def test_a_pair_that_is_no_range(pair: Any) -> None:
     [
         ({"gap": -1}, "gap -1"),
         ({"gap": True}, "gap: want a whole number, got bool"),
+        ({"gap": "many"}, "gap: "),
         ({"gap": 1.5}, "gap: want a whole number"),
         ({"connections": 0}, "0 connections"),
         ({"connections": 129}, "129 connections"),
