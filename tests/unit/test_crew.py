@@ -271,7 +271,7 @@ def test_a_thread_that_does_not_end_in_time_keeps_its_file_and_nobody_longer(mon
     os.fstat(made._own_output.fd)
     del made
     gc.collect()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before  # what an earlier test left to its threads may be gone by now
 
 
 def test_a_duplicate_that_never_came_to_be_is_gone_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
