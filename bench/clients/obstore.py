@@ -16,7 +16,7 @@ from bench.clients import arguments
 def main() -> None:
     """Fetch one object."""
     options = arguments()
-    trust: dict[str, Any] = {"root_certificate": Path(options.ca).read_text()} if options.ca else {"allow_http": True}
+    trust: Any = {"root_certificate": Path(options.ca).read_text()} if options.ca else {"allow_http": True}
     store = S3Store(
         options.bucket,
         endpoint=options.endpoint,

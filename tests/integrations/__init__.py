@@ -1,0 +1,1 @@
+"""fastdl inside other packages; each test uses the real one."""
