@@ -68,7 +68,7 @@ def _record(report: Report, schedule: Schedule, plan: Plan, take: Callable[[int,
 
 
 def _end(report: Report, schedule: Schedule, path: Path) -> None:
-    rest = schedule.end(report.number)
+    rest = schedule.leases.end(report.number)
     if rest is not None:
         raise DiskError(f"{path}: {report.error or 'a worker ended without a word'}")
 
@@ -77,6 +77,6 @@ def _bury(died: Died, schedule: Schedule, path: Path) -> None:
     if died.by_bus_error:
         raise DiskError(f"{path}: another process truncated it, or the disk fails: a page of it cannot be read")
     for order in died.orders:
-        rest = schedule.end(order.number)
+        rest = schedule.leases.end(order.number)
         if rest is not None:
             schedule.lose(rest, rehash=True)

@@ -13,7 +13,7 @@ from fastdl.messages import Fetch, Nudge, Rehash, Report, Trimmed
 from fastdl.plan import Run
 from fastdl.pool import Died
 from fastdl.renewal import Renewal
-from fastdl.schedule import Lease, Schedule
+from fastdl.schedule import Schedule
 from fastdl.steering import TICK, Steering
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastdl.checkpoint import Checkpoint
     from fastdl.digest import Digest
     from fastdl.http import Transport
+    from fastdl.leases import Lease
     from fastdl.memory import Memory
     from fastdl.messages import Line
     from fastdl.output import Output
@@ -174,7 +175,7 @@ class RangedDownload:
         elif isinstance(event, Trimmed):
             self._schedule.trim(event.number, event.stop)
         else:
-            lease = self._schedule.lease(event.number)
+            lease = self._schedule.leases.get(event.number)
             if lease is not None:
                 self._record(event, lease)
             if event.slot not in self._crew.hash_slots:
@@ -210,7 +211,7 @@ class RangedDownload:
 
     def _end(self, number: int, error: FastdlError | None, lease: Lease) -> None:
         self._release(number)
-        rest = self._schedule.end(number)
+        rest = self._schedule.leases.end(number)
         if rest is None:
             return
         if error is None and lease.trimming:  # it left its tail, and the word of that is still on its way
@@ -235,9 +236,9 @@ class RangedDownload:
         stalled = self._steering.stalled
         ours = any(order.number in stalled for order in died.orders)
         for order in died.orders:
-            lease = self._schedule.lease(order.number)
+            lease = self._schedule.leases.get(order.number)
             self._release(order.number)
-            rest = self._schedule.end(order.number)
+            rest = self._schedule.leases.end(order.number)
             if rest is None or lease is None:
                 continue
             self._fetched.retries += 1

@@ -1,20 +1,20 @@
-"""Which run of parts next, who has which, and what a failure means for it: a state machine without input or output."""
+"""Which run of parts next, and what a failure means for it: a state machine without input or output."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastdl.errors import FastdlError, ServerBusy
+from fastdl.leases import Leases
 from fastdl.missing import Missing
-from fastdl.plan import LEAST_SPAN, Plan, Run, span_length
+from fastdl.plan import Plan, Run, span_length
 from fastdl.retry import Backoff, is_transient, wished_delay
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from fastdl.arrivals import Arrivals
     from fastdl.limit import Limit
@@ -23,28 +23,11 @@ DEATHS = 3  # workers that one and the same run may take with it
 _REHASH_SPAN = 64 * 1024 * 1024  # bytes of one hashing order: 4 ms at memory speed, a second on a slow disk
 
 
-@dataclass(slots=True)
-class Lease:
-    """A run given to a slot; parts before ``done`` are complete."""
-
-    run: Run
-    done: int
-    rehash: bool
-    taken: float  # when, by the caller's clock
-    trimming: bool = False  # asked to leave its tail to somebody else, without an answer yet
-    trimmable: bool = True  # until it had none to leave
-
-    @property
-    def may_trim(self) -> bool:
-        """Whether it can be asked to leave its tail."""
-        return self.trimmable and not self.trimming and not self.rehash
-
-
 class Schedule:
-    """The parts of one object between missing and done. Leases are named by the order numbers it gives out.
+    """The parts of one object between missing and done; who has which is in ``leases``.
 
-    Those are above ``newest``. With ``readers`` no part is begun for which there is no room yet, and they are fetched
-    in their order.
+    Their numbers begin above ``newest``. With ``readers`` no part is begun for which there is no room yet, and they
+    are fetched in their order.
     """
 
     def __init__(
@@ -70,27 +53,19 @@ class Schedule:
         self._paused_until = 0.0
         self._busy_answers = 0
         self._refused_at = 0.0
-        self._fetching = 0
-        self._trimming = 0
         self._failures: dict[int, int] = {}
         self._deaths: dict[int, int] = {}
-        self._leases: dict[int, Lease] = {}
-        self._number = newest
+        self.leases = Leases(plan, newest)
 
     @property
     def finished(self) -> bool:
         """Whether nothing is missing, doubtful or under way."""
-        return not (self.waiting or self._leases)
+        return not (self.waiting or self.leases)
 
     @property
     def waiting(self) -> bool:
         """Whether anything waits for a slot."""
         return bool(self._missing or self._doubtful or self._delayed)
-
-    @property
-    def fetching(self) -> int:
-        """How many runs are being fetched."""
-        return self._fetching
 
     @property
     def at_end(self) -> bool:
@@ -108,18 +83,18 @@ class Schedule:
         run = self._missing.next(ordered=windowed)
         if run is None or not self.room(now):
             return None
-        shares = self._limit.shares(self._fetching)
+        shares = self._limit.shares(self.leases.fetching)
         count = span_length(self._plan, self._missing.parts, shares, least)
         if windowed and self._readers is not None:
             count = min(count, self._readers.step(self._limit.allowed), self._readers.horizon - run.first)
             if count <= 0:
                 return None
         run = self._missing.take(run, min(count, len(run)))
-        return self._lease(run, now, rehash=False), run
+        return self.leases.begin(run, now, rehash=False), run
 
     def room(self, now: float) -> int:
         """Return how many more requests may go out."""
-        return max(0, self._limit.allowed - self._fetching) if now >= self._paused_until else 0
+        return max(0, self._limit.allowed - self.leases.fetching) if now >= self._paused_until else 0
 
     def take_rehash(self, now: float) -> tuple[int, Run] | None:
         """Lease the next run of marked parts to be hashed on the disk."""
@@ -130,11 +105,11 @@ class Schedule:
         if count < len(run):
             self._doubtful.appendleft(Run(run.first + count, run.stop))
             run = Run(run.first, run.first + count)
-        return self._lease(run, now, rehash=True), run
+        return self.leases.begin(run, now, rehash=True), run
 
     def adopt(self, run: Run, now: float) -> int | None:
         """Lease ``run`` to somebody who has it under way already; None unless all of it is missing."""
-        return self._lease(run, now, rehash=False) if self._missing.adopt(run) else None
+        return self.leases.begin(run, now, rehash=False) if self._missing.adopt(run) else None
 
     def forward(self, wanted: Run) -> list[tuple[int, int]]:
         """Let the parts of ``wanted`` come next; return the leases to be asked for their tails, and whence on.
@@ -142,29 +117,15 @@ class Schedule:
         Those are the ones that would reach wanted parts only after others, and, if nobody would be free soon, the one
         that has most left of what nobody waits for.
         """
-        late = [
-            (number, wanted.first)
-            for number, lease in self._leases.items()
-            if lease.may_trim and lease.done + 1 < wanted.first < lease.run.stop
-        ]
-        if not self._missing.forward(wanted) or late or self._fetching < self._limit.allowed:
+        late = self.leases.late(wanted)
+        if not self._missing.forward(wanted) or late or self.leases.fetching < self._limit.allowed:
             return late
-        left = {
-            number: lease.run.stop - lease.done
-            for number, lease in self._leases.items()
-            if lease.may_trim and lease.run.stop - lease.done > 1 and not wanted.first <= lease.done < wanted.stop
-        }
-        longest = max(left, key=left.__getitem__, default=None)
-        return [] if longest is None else [(longest, self._leases[longest].done + 1)]
-
-    def lease(self, number: int) -> Lease | None:
-        """Return the lease of an order, None once it ended."""
-        return self._leases.get(number)
+        spare = self.leases.spare(wanted)
+        return [] if spare is None else [spare]
 
     def complete(self, number: int, count: int) -> None:
         """Note that the next ``count`` parts of a lease are complete."""
-        lease = self._leases[number]
-        lease.done += count
+        lease = self.leases.complete(number, count)
         if lease.rehash:
             return
         self._busy_answers = 0
@@ -174,63 +135,15 @@ class Schedule:
         """Note that a part thought complete must be fetched again."""
         self._missing.add(index)
 
-    def end(self, number: int) -> Run | None:
-        """End a lease; return what it left undone."""
-        lease = self._leases.pop(number)
-        self._fetching -= not lease.rehash
-        self._trimming -= lease.trimming
-        return None if lease.done == lease.run.stop else Run(lease.done, lease.run.stop)
-
-    def longest(self, rates: Mapping[int, float]) -> tuple[int, int, float] | None:
-        """Return the lease whose run will take the longest, whence on somebody else could take it over, and how long.
-
-        ``rates`` are the bytes per second of the orders that may be asked. The tail offered is half of what is left;
-        None if no lease has one to offer.
-        """
-        best: tuple[float, int, int] | None = None
-        for number, lease in self._leases.items():
-            left = Run(lease.done, lease.run.stop)
-            tail = len(left) // 2
-            if number not in rates or not lease.may_trim or tail * self._plan.part_size < LEAST_SPAN:
-                continue
-            seconds = self._plan.nbytes(left) / max(1.0, rates[number])
-            best = max(best or (0.0, 0, 0), (seconds, number, left.stop - tail))
-        return None if best is None else (best[1], best[2], best[0])
-
     def superfluous(self, rank: Callable[[int], int]) -> list[tuple[int, int]]:
-        """Return the leases to be asked for their tails, and whence on, so that no more than allowed go on.
-
-        Those of the highest ``rank`` go first; whoever is at the last part of its run ends by itself.
-        """
-        if self._fetching <= self._limit.allowed:
-            return []
-        going_on = [
-            number for number, lease in self._leases.items() if lease.may_trim and lease.run.stop - lease.done > 1
-        ]
-        going_on.sort(key=rank)
-        return [(number, self._leases[number].done + 1) for number in going_on[self._limit.allowed :]]
-
-    @property
-    def trimming(self) -> int:
-        """How many leases were asked to leave their tails and did not answer yet."""
-        return self._trimming
-
-    def ask_trim(self, number: int) -> None:
-        """Note that a lease was asked to leave its tail."""
-        self._leases[number].trimming = True
-        self._trimming += 1
+        """Return the leases to be asked for their tails, and whence on, so that no more than allowed go on."""
+        return self.leases.superfluous(self._limit.allowed, rank)
 
     def trim(self, number: int, stop: int) -> None:
         """Note that a lease ends before part ``stop`` now; what is behind it is missing again."""
-        lease = self._leases.get(number)
-        if lease is None:  # ended meanwhile, with its tail undone
-            return
-        self._trimming -= 1
-        lease.trimming = False
-        lease.trimmable = stop < lease.run.stop
-        if lease.trimmable:
-            self._missing.put_back(Run(stop, lease.run.stop))
-            lease.run = Run(lease.run.first, stop)
+        tail = self.leases.trim(number, stop)
+        if tail is not None:
+            self._missing.put_back(tail)
 
     def again(self, rest: Run, *, rehash: bool = False) -> None:
         """Put back at once what a lease left undone."""
@@ -253,10 +166,10 @@ class Schedule:
         if isinstance(error, ServerBusy):
             # Refusals of requests that were under way when the last one was counted are the same refusal.
             if taken >= self._refused_at:
-                self._busy_answers += not self._fetching
+                self._busy_answers += not self.leases.fetching
                 self._refused_at = now
             failures, allowed = max(1, self._busy_answers), self._limit.allowed
-            self._limit.refused(now, self._fetching)
+            self._limit.refused(now, self.leases.fetching)
             if self._limit.allowed < allowed and wished_delay(error) is None:
                 self._missing.put_back(rest)  # there is one connection less to ask for it
                 return
@@ -267,7 +180,7 @@ class Schedule:
         delay = self._backoff.delay(failures, self._rng)
         if isinstance(error, ServerBusy):
             wish = wished_delay(error)
-            if wish is not None or not self._fetching:
+            if wish is not None or not self.leases.fetching:
                 self._paused_until = max(self._paused_until, now + (wish if wish is not None else delay))
         heapq.heappush(self._delayed, (now + delay, rest.first, rest))
 
@@ -281,9 +194,3 @@ class Schedule:
         if deaths >= DEATHS:
             raise FastdlError(f"{deaths} workers in a row died at part {rest.first}; is memory short?")
         self.again(rest, rehash=rehash)
-
-    def _lease(self, run: Run, now: float, *, rehash: bool) -> int:
-        self._number += 1
-        self._fetching += not rehash
-        self._leases[self._number] = Lease(run, run.first, rehash, now)
-        return self._number

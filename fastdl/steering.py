@@ -83,7 +83,7 @@ class Steering:
     def forward(self, wanted: Run) -> None:
         """Bring the parts of ``wanted`` forward; connections that are far from them leave them to others."""
         for number, stop in self._schedule.forward(wanted):
-            self._schedule.ask_trim(number)
+            self._schedule.leases.ask_trim(number)
             self._crew.tell(Trim(self._watches.orders[number].slot, number, stop))
 
     def look(self, now: float) -> None:
@@ -92,7 +92,7 @@ class Steering:
         self._watches.look(now, self._crew.counters.received)
         delivering = self._watches.delivering
         self.most_delivering = max(self.most_delivering, delivering)
-        served, fetching = self._watches.served, self._schedule.fetching
+        served, fetching = self._watches.served, self._schedule.leases.fetching
         self._limit.observe(now, self._crew.received, delivering, served, fetching, short=self._machine.busy)
         for level in self._limit.news(now):
             log.debug(
@@ -125,7 +125,7 @@ class Steering:
         """When nothing is missing any more, let idle connections take over what others would take long for."""
         if not self._schedule.at_end or now < self._next_share or self._limit_rate is not None:
             return
-        takers = min(self._crew.idle, self._schedule.room(now)) - self._schedule.trimming
+        takers = min(self._crew.idle, self._schedule.room(now)) - self._schedule.leases.trimming
         if takers <= 0:
             return
         rates = {
@@ -134,12 +134,12 @@ class Steering:
             if now - watched.given > _WORTH_SHARING
         }
         for _ in range(takers):
-            longest = self._schedule.longest(rates)
+            longest = self._schedule.leases.longest(rates)
             if longest is None or longest[2] < _WORTH_SHARING + 2 * self._watches.first_byte:
                 self._next_share = now + QUICK_TICK
                 return
             number, stop, _ = longest
-            self._schedule.ask_trim(number)
+            self._schedule.leases.ask_trim(number)
             self._crew.tell(Trim(self._watches.orders[number].slot, number, stop))
 
     def conclude(self, fetched: Fetched) -> None:
@@ -168,7 +168,7 @@ class Steering:
         """Let connections that are too many end after the part they are at."""
         orders = self._watches.orders
         for number, stop in self._schedule.superfluous(lambda number: self._crew.rank(orders[number].slot)):
-            self._schedule.ask_trim(number)
+            self._schedule.leases.ask_trim(number)
             self._crew.tell(Trim(orders[number].slot, number, stop))
 
     def _pace(self, *, burst: float) -> None:

@@ -66,7 +66,7 @@ def test_spans_tile_the_object(plan: Plan, connections: int) -> None:
         assert 0 < len(run) <= max(1, MAX_SPAN // plan.part_size)
         reached = run.stop
         schedule.complete(number, len(run))
-        assert schedule.end(number) is None
+        assert schedule.leases.end(number) is None
     assert reached == plan.count
     assert schedule.finished
 

@@ -58,7 +58,7 @@ class Downloads(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         """Ask for a run to fetch: none is given beyond what is allowed now, which may be less than was."""
-        allowed = self.schedule.fetching < self.limit.allowed
+        allowed = self.schedule.leases.fetching < self.limit.allowed
         assert not self.taken(self.schedule.take(self.now), rehash=False) or allowed
 
     @rule()
@@ -91,7 +91,7 @@ class Downloads(RuleBasedStateMachine):
                 self.completed[index] += 1
         self.schedule.complete(number, count)
         self.leases[number] = (run, done + count, rehash)
-        lease = self.schedule.lease(number)
+        lease = self.schedule.leases.get(number)
         assert lease is not None
         assert lease.done == done + count
         if done + count == run.stop:
@@ -114,14 +114,14 @@ class Downloads(RuleBasedStateMachine):
             and number not in {*self.asked, *self.whole}
             and len(left(number)) // 2 * self.plan.part_size >= LEAST_SPAN
         }
-        longest = self.schedule.longest(rates)
+        longest = self.schedule.leases.longest(rates)
         if longest is None:
             assert not offers
             return
         number, stop, seconds = longest
         assert seconds == offers[number] == max(offers.values())
         assert stop == left(number).stop - len(left(number)) // 2
-        self.schedule.ask_trim(number)
+        self.schedule.leases.ask_trim(number)
         self.asked[number] = stop
 
     @precondition(lambda self: self.asked)
@@ -146,7 +146,7 @@ class Downloads(RuleBasedStateMachine):
         if stop == run.stop:
             self.whole.add(number)
         self.leases[number] = (Run(run.first, stop), done, rehash)
-        lease = self.schedule.lease(number)
+        lease = self.schedule.leases.get(number)
         assert lease is not None
         assert lease.run == self.leases[number][0]
         if done == stop:  # all that it kept was reported before; nothing is left undone when it ends
@@ -157,7 +157,7 @@ class Downloads(RuleBasedStateMachine):
         """Bytes come and are judged: the number of connections may rise."""
         self.now += 0.1
         self.received += data.draw(st.integers(0, 10**9))
-        fetching = self.schedule.fetching
+        fetching = self.schedule.leases.fetching
         delivering = data.draw(st.integers(0, fetching))
         served = data.draw(st.integers(delivering, fetching))
         self.limit.observe(self.now, self.received, delivering, served, fetching, short=False)
@@ -167,9 +167,9 @@ class Downloads(RuleBasedStateMachine):
         run, done, _ = self.leases.pop(number)
         self.asked.pop(number, None)
         self.whole.discard(number)
-        rest = self.schedule.end(number)
+        rest = self.schedule.leases.end(number)
         assert rest == (Run(done, run.stop) if done < run.stop else None)
-        assert self.schedule.lease(number) is None
+        assert self.schedule.leases.get(number) is None
         return rest
 
     @precondition(lambda self: self.leases)
@@ -243,10 +243,10 @@ class Downloads(RuleBasedStateMachine):
     def no_more_fetches_than_connections(self) -> None:
         """The server sees at most as many connections as were allowed."""
         if hasattr(self, "leases"):
-            assert sum(not rehash for _, _, rehash in self.leases.values()) == self.schedule.fetching
-            assert self.schedule.fetching <= self.connections
+            assert sum(not rehash for _, _, rehash in self.leases.values()) == self.schedule.leases.fetching
+            assert self.schedule.leases.fetching <= self.connections
             assert 1 <= self.limit.allowed <= self.connections
-            assert self.schedule.trimming == len(self.asked)
+            assert self.schedule.leases.trimming == len(self.asked)
 
     @invariant()
     def finished_means_complete(self) -> None:
@@ -298,7 +298,7 @@ def test_failures_in_a_row_are_bounded(*, busy: bool) -> None:
             while taken := schedule.take(now):
                 failures += 1
                 schedule.fail(
-                    schedule.end(taken[0]) or taken[1], ServerBusy("x") if busy else NetworkError("x"), now, now
+                    schedule.leases.end(taken[0]) or taken[1], ServerBusy("x") if busy else NetworkError("x"), now, now
                 )
 
     with pytest.raises(NetworkError):
@@ -317,7 +317,7 @@ def test_progress_forgives_failures() -> None:
             number, run = taken
             if attempt == BACKOFF.attempts - 1:
                 schedule.complete(number, len(run))
-            rest = schedule.end(number)
+            rest = schedule.leases.end(number)
             if rest is not None:
                 schedule.fail(rest, NetworkError("x"), now, now)
 
@@ -328,10 +328,10 @@ def test_a_run_that_kills_workers_is_given_up() -> None:
     for _ in range(DEATHS - 1):
         taken = schedule.take(0.0)
         assert taken is not None
-        schedule.lose(schedule.end(taken[0]) or taken[1], rehash=False)
+        schedule.lose(schedule.leases.end(taken[0]) or taken[1], rehash=False)
     taken = schedule.take(0.0)
     assert taken is not None
-    rest = schedule.end(taken[0])
+    rest = schedule.leases.end(taken[0])
     assert rest is not None
     with pytest.raises(FastdlError, match=f"{DEATHS} workers in a row died at part 0"):
         schedule.lose(rest, rehash=False)
@@ -345,17 +345,17 @@ def test_a_busy_server_is_asked_by_fewer_until_it_recovers() -> None:
     assert first[4] is None
     for taken in first[:2]:
         assert taken is not None
-        schedule.fail(schedule.end(taken[0]) or taken[1], ServerBusy("x"), 0.0, 0.0)
+        schedule.fail(schedule.leases.end(taken[0]) or taken[1], ServerBusy("x"), 0.0, 0.0)
     assert schedule.take(1000.0) is None  # two of two allowed are under way
     for taken in first[2:4]:
         assert taken is not None
         schedule.complete(taken[0], len(taken[1]))
-        schedule.end(taken[0])
+        schedule.leases.end(taken[0])
     now = 1000.0
     for allowed in (2, 3, 4):
         while schedule.take(now):
             pass
-        assert schedule.fetching == limit.allowed == allowed
+        assert schedule.leases.fetching == limit.allowed == allowed
         for _ in range(4):
             now += 1.5
             limit.observe(now, int(now * 1e6), allowed, allowed, allowed, short=False)
@@ -368,12 +368,12 @@ def test_a_run_under_way_elsewhere_is_cut_out_of_the_missing() -> None:
     number = schedule.adopt(Run(5, 7), 0.0)
     assert number is not None
     schedule.complete(number, 2)
-    assert schedule.end(number) is None
+    assert schedule.leases.end(number) is None
     seen: list[int] = []
     while taken := schedule.take(0.0):
         seen.extend(range(taken[1].first, taken[1].stop))
         schedule.complete(taken[0], len(taken[1]))
-        schedule.end(taken[0])
+        schedule.leases.end(taken[0])
     assert sorted(seen) == [0, 1, 2, 4, 7, 8, 9]
     assert schedule.finished
 
@@ -384,7 +384,7 @@ def test_one_burst_of_refusals_counts_once() -> None:
     burst = [schedule.take(1.0) for _ in range(64)]
     for taken in burst:
         assert taken is not None
-        schedule.fail(schedule.end(taken[0]) or taken[1], ServerBusy("x", retry_after=0.0), 2.0, 1.0)
+        schedule.fail(schedule.leases.end(taken[0]) or taken[1], ServerBusy("x", retry_after=0.0), 2.0, 1.0)
     assert schedule.waiting
 
 
@@ -394,14 +394,14 @@ def test_a_tail_is_free_also_if_all_the_rest_was_reported_before_the_word_of_it(
     taken = schedule.take(0.0)
     assert taken is not None
     number, run = taken
-    longest = schedule.longest({number: 0.0})
+    longest = schedule.leases.longest({number: 0.0})
     assert longest is not None
     stop = longest[1]
-    schedule.ask_trim(number)
+    schedule.leases.ask_trim(number)
     schedule.complete(number, stop - run.first)
     schedule.trim(number, stop)
-    assert schedule.end(number) is None
-    assert schedule.trimming == 0
+    assert schedule.leases.end(number) is None
+    assert schedule.leases.trimming == 0
     again = schedule.take(0.0)
     assert again is not None
     assert again[1].first == stop

@@ -41,7 +41,7 @@ def asked(schedule: Schedule, rank: Callable[[int], int]) -> dict[int, int]:
     """Ask all superfluous leases for their tails; return them and whence on."""
     found = schedule.superfluous(rank)
     for number, _ in found:
-        schedule.ask_trim(number)
+        schedule.leases.ask_trim(number)
     assert len(dict(found)) == len(found)
     return dict(found)
 
@@ -75,7 +75,7 @@ def test_nobody_is_asked_twice() -> None:
     limit.allowed = 1
     assert list(asked(schedule, rank)) == numbers[1:4]
     assert asked(schedule, rank) == {}
-    assert schedule.trimming == 5
+    assert schedule.leases.trimming == 5
 
 
 def test_hashing_is_never_superfluous() -> None:
@@ -106,7 +106,7 @@ def test_who_had_no_tail_to_leave_is_not_asked_again() -> None:
     assert list(asked(schedule, rank)) == [numbers[2]]
     schedule.trim(numbers[2], 3 * SPAN)
     assert schedule.superfluous(rank) == []
-    assert schedule.trimming == 0
+    assert schedule.leases.trimming == 0
 
 
 class Fetchers:
@@ -120,13 +120,13 @@ class Fetchers:
 
     def left(self, number: int) -> int:
         """Return how many parts a lease still has."""
-        lease = self.schedule.lease(number)
+        lease = self.schedule.leases.get(number)
         assert lease is not None
         return lease.run.stop - lease.done
 
     def fetch(self, number: int, count: int) -> None:
         """Fetch parts of a lease, and end it with its last one."""
-        lease = self.schedule.lease(number)
+        lease = self.schedule.leases.get(number)
         assert lease is not None
         self.fetched.update(range(lease.done, lease.done + count))
         self.schedule.complete(number, count)
@@ -136,14 +136,14 @@ class Fetchers:
     def end(self, number: int) -> None:
         """End a lease; what it leaves undone is missing again."""
         self.under_way.remove(number)
-        rest = self.schedule.end(number)
+        rest = self.schedule.leases.end(number)
         if rest is not None:
             self.schedule.again(rest)
 
     def shed(self) -> None:
         """Ask those that are too many, the oldest last, and let them answer."""
         tails = asked(self.schedule, lambda number: number)
-        leases = [lease for number in self.under_way if (lease := self.schedule.lease(number)) is not None]
+        leases = [lease for number in self.under_way if (lease := self.schedule.leases.get(number)) is not None]
         going_on = [lease for lease in leases if not lease.trimming and lease.trimmable]
         assert sum(lease.run.stop - lease.done > 1 for lease in going_on) <= self.limit.allowed
         for number, stop in tails.items():
@@ -167,9 +167,9 @@ def test_all_parts_are_fetched_once_when_connections_end_early(answer: str) -> N
             fetchers.fetch(number, 1)
         while (taken := schedule.take(float(step))) is not None:
             fetchers.under_way.add(taken[0])
-            assert schedule.fetching <= limit.allowed
+            assert schedule.leases.fetching <= limit.allowed
     assert schedule.finished
-    assert schedule.trimming == 0
+    assert schedule.leases.trimming == 0
     assert fetchers.fetched == Counter(range(8 * SPAN))
 
 
@@ -188,7 +188,7 @@ def test_who_would_reach_wanted_parts_late_leaves_them() -> None:
     schedule.complete(numbers[1], 4)
     assert schedule.forward(Run(6, 8)) == [(numbers[0], 6)]
     assert schedule.forward(Run(SPAN + 5, SPAN + 8)) == []
-    schedule.ask_trim(numbers[0])
+    schedule.leases.ask_trim(numbers[0])
     assert schedule.forward(Run(6, 8)) == []
 
 
@@ -214,11 +214,11 @@ def test_where_order_matters_no_part_is_begun_for_which_there_is_no_room() -> No
     assert runs == [Run(0, 2), Run(2, 4), Run(4, 6), Run(6, 8)]
     for number in range(1, 5):
         schedule.complete(number, 2)
-        schedule.end(number)
+        schedule.leases.end(number)
     assert [schedule.take(0.0) is not None for _ in range(4)] == [True] * 4
     for number in range(5, 9):
         schedule.complete(number, 2)
-        schedule.end(number)
+        schedule.leases.end(number)
     assert schedule.take(0.0) is None
     readers.read(3 * LEAST_SPAN)
     taken = schedule.take(0.0)
