@@ -140,29 +140,35 @@ class Gathering:
 
     def _work(self, seat: _Seat) -> None:
         """Fetch one batch after another; the body of every thread."""
-        while (batch := self._take(seat)) is not None:
-            failure: FastdlError | None = None
-            number = next(self._numbers)
-            try:
-                self._fetch(seat, batch, number)
-            except FastdlError as error:
-                failure = error
-            except MemoryError:
-                failure = DiskError("no memory left to receive into")
-            except Exception as error:  # noqa: BLE001 - a defect of ours must reach the caller, not vanish here
-                failure = FastdlError(f"unexpected {type(error).__name__} in a connection: {error}")
-            seat.since = None
-            if failure is None:
-                self._renewal.accepted(number)
-            elif not self._over:
-                self._judge(batch, number, failure)
-            failure = None
-            if self._over or self._failure is not None:
-                batch.view = None
+        try:
+            while (batch := self._take(seat)) is not None:
+                self._serve(seat, batch)
+        except BaseException as error:  # noqa: BLE001 - a defect of ours must reach the caller, who would wait for ever
             with self._changed:
-                self._busy -= 1
-                if not self._queue:
-                    self._changed.notify_all()
+                self._failure = self._failure or FastdlError(f"unexpected {type(error).__name__}: {error}")
+                self._changed.notify_all()
+
+    def _serve(self, seat: _Seat, batch: Batch) -> None:
+        failure: FastdlError | None = None
+        number = next(self._numbers)
+        try:
+            self._fetch(seat, batch, number)
+        except FastdlError as error:
+            failure = error
+        except MemoryError:
+            failure = DiskError("no memory left to receive into")
+        seat.since = None
+        if failure is None:
+            self._renewal.accepted(number)
+        elif not self._over:
+            self._judge(batch, number, failure)
+        failure = None
+        if self._over or self._failure is not None:
+            batch.view = None
+        with self._changed:
+            self._busy -= 1
+            if not self._queue:
+                self._changed.notify_all()
 
     def _take(self, seat: _Seat) -> Batch | None:
         """Return what to fetch next, once the server may be asked again; None if there will be nothing."""

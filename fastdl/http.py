@@ -84,7 +84,7 @@ class Response:
         """
         sock = getattr(self._raw.connection, "sock", None)  # None if the connection ends with this answer
         if sock is not None and hasattr(socket, "TCP_QUICKACK"):
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):  # what TLS through a TLS proxy makes of it has no options
                 bare_socket(sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def finish(self) -> None:

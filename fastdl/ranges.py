@@ -173,12 +173,18 @@ def _views(spans: Sequence[Span], buffer: memoryview | None) -> deque[memoryview
 def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, most: int) -> deque[memoryview]:
     """Read everything; return where the bytes of each range are."""
     due = None if way.max_time is None else time.monotonic() + way.max_time
-    sleep, rng = way.sleeper(), random.Random()
+    sleep, rng, slept = way.sleeper(), random.Random(), 0.0
+
+    def nap(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+        sleep(seconds)
+
     transport = Transport(way.line, most)
     try:
         began = time.monotonic()
-        first = first_answer(way, transport, joined, spans, rng, sleep)
-        wait = time.monotonic() - began
+        first = first_answer(way, transport, joined, spans, rng, nap)
+        wait = time.monotonic() - began - slept  # a server that was busy is not one that is far away
         try:
             if not first.ranged:
                 check_worth(way.source, first.pieces)

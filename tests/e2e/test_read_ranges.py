@@ -334,6 +334,27 @@ def test_one_failure_ends_others_that_stand_still() -> None:
         gate.set()
 
 
+@pytest.mark.parametrize("place", ["read_answer", "Renewal.judge"])
+def test_a_defect_of_ours_is_no_hang(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a thread dies of reaches the caller."""
+
+    def broken(*_: object) -> None:
+        raise KeyError("nobody expects this")
+
+    monkeypatch.setattr(f"fastdl.gather.{place}", broken)
+    with serving(from_request(3, then=status(404), before=ranged(PATTERN))) as server:
+        with pytest.raises(fastdl.FastdlError, match="unexpected KeyError"):
+            fastdl.read_ranges(server.url(), FEW, gap=0)
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fastdl")]
+
+
+def test_a_server_that_serves_few_at_once(folder: Path) -> None:
+    """Refused connections are given up, half of them at a time, and the others get everything."""
+    with serving_nginx(folder, limit_conn=2, rate=100_000) as server:
+        assert fastdl.read_ranges(server.url("/object"), [(0, MIB)], connections=16, retry=50) == content([(0, MIB)])
+        assert any('" 503 ' in line for line in server.access_log)
+
+
 def test_time_is_up_in_the_middle() -> None:
     """``max_time`` is for the whole call."""
     with (
