@@ -49,6 +49,8 @@ def _cpu_per_gib(size: int, sample: Sample) -> float | None:
 
 _WALL = Axis("wall, s", _plain("wall"))
 _CPU = Axis("CPU of the client, s/GiB", _cpu_per_gib)
+_READING = Axis("a call, ms", _plain("reading", 1000.0), log=True)
+_PROCESSOR = Axis("processor time of a call, ms", _plain("processor", 1000.0))
 _AXES = {
     "plain": (_WALL, _CPU),
     "tls": (_WALL, _CPU),
@@ -59,6 +61,8 @@ _AXES = {
     "digest": (_WALL, _CPU),
     "growth": (_CPU, Axis("worker: PSS, MiB", _plain("worker_pss", 1 / _MIB))),
     "small": (Axis("ms an object", _plain("each")),),
+    "ranges-random": (_READING, _PROCESSOR),
+    "ranges-near": (_READING, _PROCESSOR),
     "checkpoint": (Axis("mark a part, us", _plain("mark")), Axis("open, ms", _plain("open"), log=True)),
     "startup": (Axis("whole process, ms", _plain("wall", 1000.0)),),
 }

@@ -30,6 +30,7 @@ from tests.servers.scripted import (
     Server,
     chunked,
     closes_afterwards,
+    drip,
     from_request,
     gzip_coded,
     hang_up,
@@ -51,6 +52,7 @@ from tests.servers.scripted import (
     wrong_content_range,
 )
 from tests.servers.several import BOUNDARY, Part, asked_for, several
+from tests.servers.tls import certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,6 +136,13 @@ def test_nginx(folder: Path, ranges: list[tuple[int, int]], gap: int) -> None:
         views = fastdl.read_ranges(url, iter(ranges), gap=gap, into=room)
         assert [bytes(view) for view in views] == content(ranges)
         assert bytes(room) == b"".join(content(ranges))
+
+
+def test_tls(folder: Path) -> None:
+    """The same through TLS, which hands bodies out in records."""
+    with certificate() as own, serving_nginx(folder, tls=own) as server:
+        for ranges in RANGES.values():
+            assert fastdl.read_ranges(server.url("/object"), ranges, gap=0, cacert=own.ca) == content(ranges)
 
 
 def test_nginx_answers_few_requests(folder: Path) -> None:
@@ -255,6 +264,14 @@ def test_an_object_that_is_replaced_in_the_middle(right: Callable[..., Handler],
         read(server, ranges)
 
 
+def drips_its_head(exchange: Exchange) -> None:
+    """Send a head that never ends, a byte now and then, until nobody takes it any more."""
+    exchange.send(b"HTTP/1.1 206 Partial Content\r\nX: ")
+    while True:
+        exchange.send(b"x")
+        time.sleep(0.1)
+
+
 TRANSIENT: dict[str, Handler] = {
     "503": status(503, {"Retry-After": "0"}),
     "429": status(429, {"Retry-After": "0"}),
@@ -265,6 +282,8 @@ TRANSIENT: dict[str, Handler] = {
     "closes": closes_afterwards,
     "stall": stall_after(1500),
     "stall before the head": stall_before_head(),
+    "stall by drops": drip(threading.Event(), 0.1),
+    "stall by drops of the head": drips_its_head,
 }
 
 
