@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastdl.api import download
+    from fastdl.cache import cached
     from fastdl.client import Client
     from fastdl.errors import (
         AccessDenied,
@@ -59,6 +60,7 @@ __all__ = [
     "Stream",
     "UsageError",
     "VerifyResult",
+    "cached",
     "download",
     "head",
     "open",
@@ -75,6 +77,7 @@ _HOMES = {
     "Remote": "remote",
     "Stream": "reading",
     "VerifyResult": "result",
+    "cached": "cache",
     "download": "api",
     "head": "facts",
     "open": "remote",

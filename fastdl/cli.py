@@ -16,7 +16,7 @@ from fastdl.errors import DiskError, FastdlError, UsageError
 from fastdl.redact import printable
 from fastdl.terminal import Stopped, print_json
 
-_COMMANDS = ("get", "cat", "head", "verify")  # each the function of its name in the module of its name
+_COMMANDS = ("get", "cat", "head", "verify", "cache")  # each the function of its name in the module of its name
 
 
 class _DefaultGet(click.Group):

@@ -47,10 +47,16 @@ log = logging.getLogger("fastdl")
 
 
 class Download:
-    """One job from lock to publication."""
+    """One job from lock to publication; ``accept`` may raise at what the first answer told, before a byte is used."""
 
-    def __init__(self, job: Job, tell: Callable[[ProgressEvent], None] | None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        tell: Callable[[ProgressEvent], None] | None,
+        accept: Callable[[ObjectInfo], None] = lambda _: None,
+    ) -> None:
         self._job = job
+        self._accept = accept
         self._source = job.source
         self._checksums = job.checksums
         self._rng = random.Random()
@@ -83,11 +89,12 @@ class Download:
         output = self._earlier(checkpoint)
         try:
             found = self._probe(checkpoint, output is not None)
+            stack.callback(found.close)
+            self._accept(found.info)
         except BaseException:
             if output is not None:
                 output.close()
             raise
-        stack.callback(found.close)
         promises = self._source.promises(found.info, self._transport)
         claims = Claims(self._checksums, worth_comparing(promises, found.info.crc64))
         resumed = output is not None and not self._started_over

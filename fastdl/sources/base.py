@@ -54,6 +54,7 @@ class Source(Protocol):
     """One object in one store; lives in the caller's process only, because it may hold credentials."""
 
     identity: str  # names the object across runs, without secrets
+    address: str  # the URL that it is first asked for by, without secrets: of which store of that name it is
     shown: str  # what people see of the URL, redacted
     several: bool  # whether several ranges may be asked for in one request; stores do not answer that
 

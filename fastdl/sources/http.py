@@ -34,7 +34,7 @@ class HttpSource:
     def __init__(self, url: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         check_headers(headers)
         parts = split_url(url)
-        self.identity = unsigned_url(url)
+        self.identity = self.address = unsigned_url(url)
         self.shown = redacted_url(url)
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -61,6 +61,7 @@ class OssSource:
     ) -> None:
         self.shown = printable(f"oss://{place.bucket}/{place.key}")
         self.identity = f"oss://{place.bucket}/{place.key}" + (f"?versionId={version_id}" if version_id else "")
+        self.address = place.url
         self._place = place
         self._login = login
         self._standing, self._reading = dict(standing), dict(reading)

@@ -48,6 +48,7 @@ class S3Source:
         self._headers = headers
         self._version_id = version_id
         self._place = session.place(bucket, key)
+        self.address = self._place.url
         self._given = credentials
         self._credentials = (credentials or session.credentials()) if session.sign else None
         self._clock_offset = 0.0  # seconds that the store's clock is ahead; 0.0 as long as it does not complain
