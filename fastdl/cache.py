@@ -28,6 +28,7 @@ from fastdl.shelf import NEW, Shelf
 from fastdl.tending import bound, directory, make_directory, make_room
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from fastdl.job import Job
@@ -84,7 +85,7 @@ def cached(
     shelf = Shelf(root / key_of(job.source, arguments.pairs(settings.get("headers"))))
     patience = Patience(job.source.shown, job.max_time)
     if offline or max_age:
-        copy = shelf.newest()
+        copy = _right(shelf, shelf.newest())
         age = None if copy is None else (time.time_ns() - copy.checked) / 1e9
         if copy is not None and age is not None and (offline or 0 <= age <= max_age):
             if _has(shelf, copy, job) and shelf.use(copy):
@@ -124,7 +125,7 @@ class _Errand:
         version = version_of(found.info)
 
         def landed(waited: bool) -> Copy | None:
-            copy = shelf.copy(version) if version else shelf.newest() if waited else None
+            copy = _right(shelf, shelf.copy(version) if version else shelf.newest() if waited else None)
             # Where nothing tells versions apart a copy counts if it was fetched while this call waited.
             if copy is None or (not version and before is not None and copy.version == before.version):
                 return None
@@ -173,28 +174,41 @@ class _Errand:
         )
         while True:
             try:
-                Download(replace(job, max_time=self.patience.left), None, accept).run()
+                result = Download(replace(job, max_time=self.patience.left), None, accept).run()
                 break
             except Busy:  # workers outlive a killed process for an instant
                 self.patience.wait()
-        copy = shelf.put(version, self.name, asked, _texts(self.job))
+        copy = shelf.put(version, self.name, asked, f"{result.crc64:016x}", _texts(self.job))
         if self.most is not None:
             make_room(self.root, self.most, copy.size, shelf, {version})
         return copy
 
 
+def _right(shelf: Shelf, copy: Copy | None) -> Copy | None:
+    """Return ``copy``, unless it is another file than the one that was put there, and of another CRC-64."""
+    if copy is None or not copy.moved:
+        return copy
+    return copy if _proves(shelf, copy, [f"crc64={copy.crc64}"]) else None
+
+
 def _has(shelf: Shelf, copy: Copy, job: Job) -> bool:
-    """Tell whether a copy has the checksums that the caller wants; it is hashed for those not yet proven of it.
+    """Tell whether a copy has the checksums that the caller wants."""
+    return _proves(shelf, copy, [text for text in _texts(job) if text not in copy.proven])
+
+
+def _proves(shelf: Shelf, copy: Copy, texts: Sequence[str]) -> bool:
+    """Hash a copy and tell whether it has the digests ``texts``; that is noted, so that it is hashed once.
 
     Raises:
         DiskError: it cannot be read.
     """
-    hashers = {text: make_hasher(text.partition("=")[0]) for text in _texts(job) if text not in copy.proven}
+    hashers = {text: make_hasher(text.partition("=")[0]) for text in texts}
     if not hashers:
         return True
     buffer = memoryview(bytearray(_WINDOW))
     try:
         with copy.path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
             while count := file.readinto(buffer):
                 for hasher in hashers.values():
                     hasher.update(buffer[:count])
@@ -204,7 +218,7 @@ def _has(shelf: Shelf, copy: Copy, job: Job) -> bool:
         raise DiskError(f"{copy.path}: cannot be read: {error.strerror}") from None
     if any(text.partition("=")[2] != hasher.hexdigest() for text, hasher in hashers.items()):
         return False
-    shelf.prove(copy, hashers)
+    shelf.prove(copy, status, hashers)
     return True
 
 

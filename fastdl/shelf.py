@@ -7,12 +7,13 @@
         VERSION/NAME         the copy, mode 0444; the directory's mtime is when it was last handed out
         VERSION.new/         what is being fetched, or was when its fetcher died: NAME.part and NAME.cp of a download
 
-A record is a JSON object: ``fastdl`` 1, ``name``, ``size``, ``inode``, ``mtime``
-(nanoseconds) of the copy, and ``proven``, the digests ``ALGORITHM=HEX`` that this very file was found to have.
+A record is a JSON object: ``fastdl`` 1, ``name``, ``size``, ``inode``, ``mtime`` (nanoseconds) of the copy, ``crc64``
+(hexadecimal), and ``proven``, the digests ``ALGORITHM=HEX`` that this very file was found to have.
 
-A copy is there if and only if its record can be read and VERSION/NAME is a regular file of just that inode, size and
-mtime. The record is written before the copy gets its name, and removed before the copy is: so a name never stands for
-less than the whole object, and who dies in between leaves nothing that is believed.
+A copy is there if and only if its record can be read and VERSION/NAME is a regular file of just that size. With another
+inode or mtime it was moved, into an image or onto another disk, or changed: then it counts once its CRC-64 is right.
+The record is written before the copy gets its name, and removed before the copy is: so a name never stands for less
+than the whole object, and who dies in between leaves nothing that is believed.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Copy:
     version: str
     path: Path
     size: int  # bytes
+    crc64: str  # hexadecimal, of the bytes that were fetched
+    moved: bool  # is not the very file that was put there, so its CRC-64 must be compared
     proven: frozenset[str]
     checked: int  # nanoseconds of the clock: when the store had this version
     used: int  # likewise: when it was last handed out
@@ -77,23 +80,24 @@ class Shelf:
         return printable(_read(self.folder / _URL).decode("utf-8", "replace")) or "unknown"
 
     def copy(self, version: str) -> Copy | None:
-        """Return the copy of one version; None unless it is there, whole and untouched."""
+        """Return the copy of one version; None unless it is there."""
         record_path = self.folder / (version + RECORD)
         record = _parsed(_read(record_path))
-        name = record.get("name")
-        if not isinstance(name, str) or not is_safe_name(name):
+        name, crc64, proven = record.get("name"), record.get("crc64"), record.get("proven")
+        if not isinstance(name, str) or not isinstance(crc64, str) or not is_safe_name(name):
             return None
         path = self.folder / version / name
         try:
             status, checked, used = path.lstat(), record_path.lstat().st_mtime_ns, path.parent.lstat().st_mtime_ns
         except OSError:
             return None
-        there = {"fastdl": _FORMAT, "size": status.st_size, "inode": status.st_ino, "mtime": status.st_mtime_ns}
-        if not stat.S_ISREG(status.st_mode) or any(record.get(field) != value for field, value in there.items()):
+        right = record.get("fastdl") == _FORMAT and record.get("size") == status.st_size
+        if not right or not stat.S_ISREG(status.st_mode):
             return None
-        proven = record.get("proven")
-        texts = frozenset(text for text in proven if isinstance(text, str)) if isinstance(proven, list) else frozenset()
-        return Copy(version, path, status.st_size, texts, checked, used)
+        moved = (record.get("inode"), record.get("mtime")) != (status.st_ino, status.st_mtime_ns)
+        known = proven if isinstance(proven, list) and not moved else []
+        texts = frozenset(text for text in known if isinstance(text, str))
+        return Copy(version, path, status.st_size, crc64, moved, texts, checked, used)
 
     def copies(self) -> list[Copy]:
         """Return all copies that are there; none if the directory cannot be read."""
@@ -122,7 +126,7 @@ class Shelf:
             pass  # a cache that may only be read is of use too
         return copy.path.exists()
 
-    def put(self, version: str, name: str, checked: int, proven: Iterable[str]) -> Copy:
+    def put(self, version: str, name: str, checked: int, crc64: str, proven: Iterable[str]) -> Copy:
         """Give what was fetched its place; whoever holds an older copy keeps it.
 
         Raises:
@@ -136,7 +140,7 @@ class Shelf:
                 path.parent.mkdir(0o700)
             if stat.S_ISDIR(_mode(path)):
                 clear(path)
-            self._record(version, name, new, checked, proven)
+            self._record(version, name, new.lstat(), checked, crc64, proven)
             new.replace(path)
         clear(new.parent)
         copy = self.copy(version)
@@ -144,10 +148,10 @@ class Shelf:
             raise DiskError(f"{path}: another process changed or removed it")
         return copy
 
-    def prove(self, copy: Copy, proven: Iterable[str]) -> None:
-        """Note digests that the copy was found to have, if that can be noted."""
+    def prove(self, copy: Copy, hashed: os.stat_result, proven: Iterable[str]) -> None:
+        """Note digests of the copy, as it was before it was ``hashed``, if they can be noted."""
         with suppress(OSError):
-            self._record(copy.version, copy.path.name, copy.path, copy.checked, {*copy.proven, *proven})
+            self._record(copy.version, copy.path.name, hashed, copy.checked, copy.crc64, {*copy.proven, *proven})
 
     def remove(self, name: str) -> None:
         """Remove a version's copy, or what is unfinished of one (``VERSION.new``); the lock must be held.
@@ -179,10 +183,11 @@ class Shelf:
                     (self.folder / name).unlink(missing_ok=True)
                 self.folder.rmdir()
 
-    def _record(self, version: str, name: str, file: Path, checked: int, proven: Iterable[str]) -> None:
-        status = file.lstat()
+    def _record(
+        self, version: str, name: str, status: os.stat_result, checked: int, crc64: str, proven: Iterable[str]
+    ) -> None:
         there = {"size": status.st_size, "inode": status.st_ino, "mtime": status.st_mtime_ns}
-        record = {"fastdl": _FORMAT, "name": name, **there, "proven": sorted(proven)}
+        record = {"fastdl": _FORMAT, "name": name, **there, "crc64": crc64, "proven": sorted(proven)}
         _write(self.folder / (version + RECORD), json.dumps(record).encode(), checked)
 
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import stat
 import sys
@@ -322,6 +323,21 @@ def test_what_is_nothing_is_swept_away(tmp_path: Path) -> None:
         assert (prune(tmp_path, None, 7), names(shelf)) == ([], before)
         path.unlink()
         assert (prune(tmp_path, None, 7), names(tmp_path)) == ([], set())
+
+
+def test_a_cache_that_was_moved(tmp_path: Path) -> None:
+    """Into an image, as archives do it, with times cut to seconds: hashed once, then believed."""
+    with serving(ranged(DATA)) as server:
+        path = get(server, tmp_path / "one")
+        before = fetched(server)
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        os.utime(other, (10**9, 10**9))
+        record = other.parent.with_name(other.parent.name + ".json")
+        assert get(server, tmp_path / "two", offline=True) == other
+        assert json.loads(record.read_text())["inode"] == other.stat().st_ino
+        assert get(server, tmp_path / "two") == other
+        assert fetched(server) == before
 
 
 def test_a_bound_removes_what_was_longest_unused(tmp_path: Path) -> None:

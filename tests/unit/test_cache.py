@@ -106,5 +106,5 @@ def test_a_copy_that_vanishes_before_it_is_noted(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     (tmp_path / "a.new").mkdir()
     with pytest.raises(DiskError, match="No such file"):
-        shelf.put("a", "name", 0, ())
+        shelf.put("a", "name", 0, "", ())
     assert (shelf.copy("a"), shelf.newest(), shelf.url) == (None, None, "unknown")
