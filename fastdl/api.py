@@ -81,8 +81,8 @@ def download(
     ``progress`` is True.
 
     Args:
-        url: ``http://``, ``https://``, ``oss://bucket/key`` or ``s3://bucket/key`` (the key literal, not
-            percent-encoded).
+        url: ``http://``, ``https://``, ``oss://bucket/key``, ``s3://bucket/key`` or
+            ``hf://[datasets/]org/name[@revision]/path`` (keys and paths literal, not percent-encoded).
         path: the file to make, or a directory to make it in under the URL's last name.
         part_size: bytes per part, 1 to 5 GiB, or a text as ``16M``; None chooses. The unit of checkpoint, check and
             refetch.
@@ -112,7 +112,8 @@ def download(
         fsync: make the published file survive power loss.
         keep_records: leave the checkpoint, complete, beside the published file. A later download of the same object
             hashes the file and fetches only what differs, and ``verify`` names bad parts without a network.
-        endpoint_url: the store's endpoint; by default OSS_ENDPOINT for ``oss://``, what botocore finds for ``s3://``.
+        endpoint_url: the store's endpoint; by default OSS_ENDPOINT for ``oss://``, what botocore finds for ``s3://``,
+            HF_ENDPOINT for ``hf://``.
         region: for ``oss://`` OSS_REGION, or the endpoint's, by default; for ``s3://`` what botocore finds, and where
             the store sends to.
         addressing: auto, virtual, path or, for ``oss://``, cname.

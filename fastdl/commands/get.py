@@ -70,7 +70,7 @@ def get(
     verbose: bool,
     **settings: Any,
 ) -> None:
-    """Download the object at URL: http://, https://, oss://bucket/key or s3://bucket/key.
+    """Download the object at URL: http://, https://, oss://bucket/key, s3://bucket/key or hf://org/model/path.
 
     Interrupted in whatever way, the same command goes on from the parts that were finished. Exit codes: 0 done and
     verified as far as the result says, 1 unexpected, 2 usage, 3 not found, 4 access denied, 5 network, 6 protocol,

@@ -139,7 +139,7 @@ store_options = several(
         default="auto",
         help="oss, s3: how the endpoint names the bucket; cname: oss.",
     ),
-    click.option("--no-sign-request", is_flag=True, help="oss, s3: send no credentials, for public objects."),
+    click.option("--no-sign-request", is_flag=True, help="oss, s3, hf: send no credentials, for public objects."),
     click.option("--version-id", help="oss, s3: version of the object."),
     click.option(
         "--profile", help="oss: of ~/.ossutilconfig (OSSUTIL_PROFILE); s3: of AWS's shared files (AWS_PROFILE)."

@@ -28,7 +28,7 @@ def resolve(
     restore_days: int = 1,
     credentials: object | None = None,
 ) -> Source:
-    """Return the source that ``url`` names: ``http://``, ``https://``, ``oss://bucket/key`` or ``s3://bucket/key``.
+    """Return the source that ``url`` names: ``http://``, ``https://``, ``oss://``, ``s3://`` or ``hf://``.
 
     Raises:
         UsageError: no source knows such a URL, or it lacks what it needs.
@@ -77,4 +77,8 @@ def resolve(
             profile=profile,
             request_payer=request_payer,
         )
-    raise UsageError("only http://, https://, oss:// and s3:// URLs are known")
+    if scheme == "hf":
+        from fastdl.sources.huggingface import HubSource  # noqa: PLC0415 - huggingface_hub costs 200 ms
+
+        return HubSource(url, headers, endpoint=endpoint_url, sign=sign)
+    raise UsageError("only http://, https://, oss://, s3:// and hf:// URLs are known")

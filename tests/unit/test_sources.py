@@ -48,7 +48,7 @@ def test_web_urls_have_a_source(url: str) -> None:
 @pytest.mark.parametrize("url", ["", "x", "ftp://host/x", "file:///etc/passwd", "s4://b/k", "//host/x", "host/x"])
 def test_other_urls_have_none(url: str) -> None:
     """Nothing is guessed, no local file is read."""
-    with pytest.raises(Usage, match="only http://, https://, oss:// and s3:// URLs are known"):
+    with pytest.raises(Usage, match="only http://, https://, oss://, s3:// and hf:// URLs are known"):
         resolve(url)
 
 
