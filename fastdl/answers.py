@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from fastdl.contract import (
     ranges_header,
 )
 from fastdl.errors import FastdlError, NetworkError, ObjectChanged, ProtocolError, RangeMismatch, Refused, Truncated
+from fastdl.fetch import FIRST_WINDOW, next_window
 from fastdl.multipart import Multipart, boundary_of
 from fastdl.redact import printable, redacted_url
 from fastdl.retry import RETRYABLE_STATUS
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     from fastdl.retry import Attempts
     from fastdl.validator import ObjectInfo
 
-WINDOW = 256 * 1024  # bytes received at a time, so that it shows that a connection moves
-_LEAST = 1024  # bytes that count as moving: one now and then is a server that stands still
 _OK, _PARTIAL = 200, 206
 
 
@@ -58,15 +59,37 @@ class Batch:
             yield Batch(deque((piece,)), attempts())
 
 
+class Pace:
+    """How much a connection receives at a time, little on a slow line; ``moved`` is called when that has come."""
+
+    def __init__(self) -> None:
+        self._window = FIRST_WINDOW
+        self.moved: Callable[[], None] = _nobody
+
+    def read(self, response: Response, view: memoryview) -> int:
+        """Receive into the beginning of ``view``; return how many bytes, 0 at the end of the body."""
+        began = time.monotonic()
+        count = response.readinto(view[: self._window])
+        self._window = next_window(self._window, time.monotonic() - began)
+        if count:
+            self.moved()
+        return count
+
+
+def _nobody() -> None:
+    """Hear nothing."""
+
+
 @dataclass(slots=True)
 class Answer:
     """An answer whose body is still to be read; ``parts`` if that holds several ranges and was looked into already."""
 
     response: Response
+    pace: Pace
     parts: Multipart | None = None
 
 
-def open_parts(response: Response) -> Multipart:
+def open_parts(response: Response, pace: Pace) -> Multipart:
     """Return the body of an answer to several ranges.
 
     Raises:
@@ -81,7 +104,7 @@ def open_parts(response: Response) -> Multipart:
         kind = printable(headers.get("Content-Type", "no Content-Type"), 80)
         raise ProtocolError(f"{redacted_url(url)} answered status {response.status} with {kind} to several ranges")
     check_uncoded(headers, url)
-    return Multipart(boundary, response.readinto)
+    return Multipart(boundary, functools.partial(pace.read, response))
 
 
 def unfit(failure: Exception) -> bool:
@@ -91,8 +114,8 @@ def unfit(failure: Exception) -> bool:
     )
 
 
-def read_answer(answer: Answer, batch: Batch, info: ObjectInfo, places: Places, moved: Callable[[], None]) -> None:
-    """Receive what an answer to ``batch`` carries, and take it off the batch; ``moved`` hears of progress.
+def read_answer(answer: Answer, batch: Batch, info: ObjectInfo, places: Places) -> None:
+    """Receive what an answer to ``batch`` carries, and take it off the batch.
 
     Raises:
         NetworkError: the line failed; what had come is not asked for again.
@@ -106,16 +129,14 @@ def read_answer(answer: Answer, batch: Batch, info: ObjectInfo, places: Places, 
         raise response.refused()
     check_validator(headers, url, info.validator)
     if len(batch.pieces) > 1:
-        _read_parts(answer.parts or open_parts(response), url, batch, info, places, moved)
+        _read_parts(answer.parts or open_parts(response, answer.pace), url, batch, info, places)
         return
     piece = batch.pieces[0]
     got = check_partial(response.status, headers, url, piece.start + batch.done, piece.stop, info.size)
-    _receive(response, got.stop, batch, places, moved)
+    _receive(answer, got.stop, batch, places)
 
 
-def _read_parts(
-    parts: Multipart, url: str, batch: Batch, info: ObjectInfo, places: Places, moved: Callable[[], None]
-) -> None:
+def _read_parts(parts: Multipart, url: str, batch: Batch, info: ObjectInfo, places: Places) -> None:
     """Take every piece of ``batch`` from the part that must be it, in the order asked for.
 
     A part counts once a boundary follows it: one that is shorter than it says would end with bytes of that. Of an
@@ -139,7 +160,6 @@ def _read_parts(
             if view is None:
                 places.fill(piece, own)
             batch.moved += piece.size
-            moved()
         if parts.part() is not None:
             raise RangeMismatch(f"{redacted_url(url)} answered several ranges with more than that")
     except NetworkError:
@@ -153,19 +173,16 @@ def _read_parts(
             batch.pieces.popleft()
 
 
-def _receive(response: Response, stop: int, batch: Batch, places: Places, moved: Callable[[], None]) -> None:
+def _receive(answer: Answer, stop: int, batch: Batch, places: Places) -> None:
     """Receive the one piece of ``batch`` up to the object's byte ``stop``."""
     piece, view = batch.pieces[0], _view_of(batch, places)
     end = stop - piece.start
     while batch.done < end:
-        window = view[batch.done : min(end, batch.done + WINDOW)]
-        count = response.readinto(window)
+        count = answer.pace.read(answer.response, view[batch.done : end])
         if not count:
-            raise Truncated(f"{redacted_url(response.request.url)}: the body ended before byte {stop}")
+            raise Truncated(f"{redacted_url(answer.response.request.url)}: the body ended before byte {stop}")
         batch.done += count
         batch.moved += count
-        if count >= min(_LEAST, len(window)):
-            moved()
     if batch.done == piece.size:
         _complete(batch, places)
 

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastdl.answers import Answer, read_answer, unfit
+from fastdl.answers import Answer, Pace, read_answer, unfit
 from fastdl.cancellation import current
 from fastdl.connections import break_asking, is_connecting
 from fastdl.errors import Cancelled, DiskError, FastdlError, NetworkError, ServerBusy
@@ -39,6 +39,7 @@ class _Seat:
     """What one thread does: ``since`` when it moved last, None while it waits for nothing of a server's."""
 
     number: int
+    pace: Pace
     thread: threading.Thread | None = None
     response: Response | None = None
     since: float | None = None
@@ -98,7 +99,7 @@ class Gathering:
         """Start threads while there is more to do than they have."""
         idle = len(self._seats) - self._busy
         for _ in range(min(self._allowed - len(self._seats), len(self._queue) - idle)):
-            seat = _Seat(len(self._seats))
+            seat = _Seat(len(self._seats), Pace())
             seat.thread = threading.Thread(target=self._work, args=(seat,), name="fastdl-ranges", daemon=True)
             self._seats.append(seat)  # known before it runs: a signal may end start() when it runs already
             try:
@@ -201,12 +202,12 @@ class Gathering:
                 with self._asking:
                     self._newest = max(self._newest, number)
                     request = self._source.request(self._info)
-                answer = Answer(self._transport.open(request, (batch.header,)))
-            seat.response = answer.response
+                answer = Answer(self._transport.open(request, (batch.header,)), seat.pace)
+            seat.response, answer.pace.moved = answer.response, moved
             try:
                 if self._over:
                     return
-                read_answer(answer, batch, self._info, self._places, moved)
+                read_answer(answer, batch, self._info, self._places)
             finally:
                 seat.response = None
                 answer.response.finish()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastdl.again import again
-from fastdl.answers import Answer, open_parts, unfit
+from fastdl.answers import Answer, Pace, open_parts, unfit
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import ranges_header
 from fastdl.errors import FastdlError, ObjectChanged, ProtocolError, UsageError
@@ -105,7 +105,8 @@ def _ask_several(
             response = transport.open(source.request(None), (header,))
         try:
             response.hurry()
-            parts = open_parts(response)
+            pace = Pace()
+            parts = open_parts(response, pace)
             with stall_watch(lambda: None, patient, response.abort):
                 got = parts.peek()
             if got is None or got.size is None:
@@ -119,7 +120,12 @@ def _ask_several(
         raise
     source.pin(response.request)
     return Opening(
-        pieces, head, source.describe(response.headers, got.size), Answer(response, parts), ranged=True, several=True
+        pieces,
+        head,
+        source.describe(response.headers, got.size),
+        Answer(response, pace, parts),
+        ranged=True,
+        several=True,
     )
 
 
@@ -145,5 +151,5 @@ def _ask_one(
         found.close()
         check_inside(way, spans, found.info.size)
         raise
-    answer = None if found.response is None else Answer(found.response)
+    answer = None if found.response is None else Answer(found.response, Pace())
     return Opening(pieces, (piece,), found.info, answer, found.ranged, several)

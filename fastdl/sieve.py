@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastdl.again import again
-from fastdl.answers import WINDOW
+from fastdl.answers import Pace
 from fastdl.connections import patience, stall_watch
 from fastdl.contract import check_validator
 from fastdl.errors import NetworkError, ObjectChanged, ProtocolError, Truncated, UsageError
+from fastdl.fetch import WINDOW
 from fastdl.probe import ask_whole
 from fastdl.redact import redacted_url
 
@@ -90,13 +91,13 @@ def _sift(
     response: Response, pieces: Iterable[Piece], places: Places, stall: float, sleep: Callable[[float], None]
 ) -> None:
     scratch = memoryview(bytearray(WINDOW))
-    at = moved = 0
+    pace, at, moved = Pace(), 0, 0
 
     def receive(view: memoryview) -> None:
         nonlocal at, moved
         while view:
             sleep(0.0)  # raises where there is no more time
-            count = response.readinto(view[:WINDOW])
+            count = pace.read(response, view)
             if not count:
                 raise _end(response, at)
             at += count

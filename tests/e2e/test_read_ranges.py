@@ -297,6 +297,15 @@ def test_a_failure_that_passes(right: Handler, number: int, fault: str) -> None:
         read(server, ranges, read_timeout=1.0 if "stall" in fault else 30.0)
 
 
+@pytest.mark.parametrize("right", [several(PATTERN), ranged(PATTERN), ignores_range(PATTERN)])
+@pytest.mark.parametrize("ranges", [[(0, 20_000)], [(0, 9000), (9500, 9000)]])
+def test_a_slow_line_that_moves_is_no_stall(right: Handler, ranges: list[tuple[int, int]]) -> None:
+    """A few kilobytes within the read timeout are enough, however much a request asks for."""
+    slow = script(dict.fromkeys(range(1, 10), drip(threading.Event(), 0.4, 2048)), otherwise=right)
+    with serving(slow) as server:
+        read(server, ranges, read_timeout=2.0, retry=0)
+
+
 @pytest.mark.parametrize("right", [several(PATTERN), ranged(PATTERN)], ids=["several", "singly"])
 def test_a_server_that_stays_busy(right: Handler) -> None:
     """Attempts have an end, in the middle too."""
