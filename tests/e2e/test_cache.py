@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import fastdl
+from fastdl.flight import Patience
 from fastdl.tending import prune
 from tests.e2e.command import Outcome, names, run
 from tests.e2e.partial import bits
@@ -156,6 +157,34 @@ def test_threads_share_a_download_too(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert (len(paths), len(set(paths)), sum(start == 0 for start, _ in fetched(server))) == (4, 1, 1)
+
+
+def test_what_has_no_validator_is_shared_by_those_who_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that was fetched while one waited is as new as one's own would be."""
+    gate = threading.Event()
+    paths: list[Path] = []
+    waiting: set[int] = set()
+    wait = Patience.wait
+
+    def noted(patience: Patience) -> None:
+        waiting.add(threading.get_ident())
+        wait(patience)
+
+    def halting(exchange: Exchange) -> None:
+        if exchange.request.range != (0, 1):
+            exchange.hold(gate)
+        chunked(DATA)(exchange)
+
+    monkeypatch.setattr(Patience, "wait", noted)
+    with serving(halting) as server:
+        threads = [threading.Thread(target=lambda: paths.append(get(server, tmp_path))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(waiting) == 2)
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert (len(paths), len(set(paths)), len(fetched(server))) == (3, 1, 1)
 
 
 def _in_a_fork(url: str, folder: Path, results: Any) -> None:

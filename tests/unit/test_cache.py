@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import fastdl
 from fastdl import sources
 from fastdl.errors import DiskError, UsageError
+from fastdl.flight import Patience, flight
 from fastdl.labels import identity_of, is_key, key_of, prefix_of, version_of
 from fastdl.shelf import Shelf
-from fastdl.tending import bound, directory
+from fastdl.tending import bound, directory, items, remove
 from fastdl.validator import ObjectInfo, Validator
 
 URL = "http://127.0.0.1:9/object"  # nobody listens there
@@ -108,3 +110,30 @@ def test_a_copy_that_vanishes_before_it_is_noted(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="No such file"):
         shelf.put("a", "name", 0, "", ())
     assert (shelf.copy("a"), shelf.newest(), shelf.url) == (None, None, "unknown")
+
+
+def shelf_with_a_copy(root: Path) -> Shelf:
+    """Put three bytes into a cache."""
+    shelf = Shelf(root / f"{'a' * 32}-{'b' * 8}")
+    shelf.make("url")
+    (shelf.folder / "v.new").mkdir()
+    (shelf.folder / "v.new" / "name").write_bytes(b"abc")
+    shelf.put("v", "name", 5, "", ())
+    return shelf
+
+
+def test_what_came_before_the_lock_was_had_is_taken(tmp_path: Path) -> None:
+    """Between a look and the lock whoever had it may have ended."""
+    shelf = shelf_with_a_copy(tmp_path)
+    with flight(shelf, "url", Patience("url", None), lambda waited: None if waited else shelf.newest()) as there:
+        assert there == shelf.copy("v")
+
+
+def test_what_was_used_meanwhile_stays(tmp_path: Path) -> None:
+    """The list that somebody removes by may be old."""
+    shelf = shelf_with_a_copy(tmp_path)
+    (item,) = items(tmp_path)
+    os.utime(item.path.parent, (1, 1))
+    assert (remove(item), item.path.exists()) == (False, True)
+    (item,) = items(tmp_path)
+    assert (remove(item), shelf.folder.exists()) == (True, False)
