@@ -312,6 +312,11 @@ def test_a_checksum_is_compared_with_what_is_there(tmp_path: Path) -> None:
             get(server, tmp_path, checksum="md5=" + "0" * 32)
         assert get(server, tmp_path, offline=True) == path
         assert path.read_bytes() == DATA
+        before = path.stat()
+        path.chmod(0o644)
+        path.write_bytes(OTHER)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # so only hashing could tell
+        assert get(server, tmp_path, checksum=right, offline=True) == path
 
 
 def test_who_dies_while_a_copy_gets_its_name_loses_nothing(tmp_path: Path) -> None:
