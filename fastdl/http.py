@@ -5,23 +5,23 @@ from __future__ import annotations
 import functools
 import re
 import socket
-import ssl
 import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urljoin
+from urllib.parse import urljoin
 
 import urllib3
-from urllib3.util import create_urllib3_context, make_headers
 
-from fastdl.connections import POOLS, asking, bare_socket, break_socket, was_broken
-from fastdl.errors import NetworkError, ProtocolError, Refused, UsageError
+from fastdl.connections import asking, bare_socket, break_socket, was_broken
+from fastdl.errors import NetworkError, ProtocolError, Refused
 from fastdl.redact import keep_secrets, redacted_url
 from fastdl.translate import FOREIGN, translated, translation
-from fastdl.urls import ascii_host, origin, split_url
+from fastdl.urls import ascii_host, origin, split_url, without_login
+from fastdl.ways import pools_of, tls_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from fastdl.framing import StrictResponse
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 USER_AGENT = "fastdl/0.1"
 MAX_REDIRECTS = 10
 EXCERPT = 64 * 1024  # bytes of an error body worth reading
+_LONGEST_LOCATION = 8192  # letters; more than browsers and servers take
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # What may follow a redirect to another origin; every other header may be a secret. Source: the redirect CVEs of curl,
 # requests and urllib3, which each forgot one name on a list of forbidden ones.
@@ -120,14 +121,13 @@ class Transport:
 
     def __init__(self, line: Line, connections: int) -> None:
         self._timeout = urllib3.Timeout(connect=line.connect_timeout, read=line.read_timeout)
-        keep_secrets(url=line.proxy)
         self._proxied = bool(line.proxy)
         self.line = line
-        self._manager = _manager(line, connections)
+        self._manager = pools_of(line, connections)
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        return _tls_context(self.line)
+        return tls_context(self.line)
 
     def open(self, request: Request, extra: tuple[tuple[str, str], ...] = ()) -> Response:
         """Send a request with ``extra`` headers and return the answer's head; follows redirects if it says so.
@@ -167,7 +167,7 @@ class Transport:
             headers["User-Agent"] = USER_AGENT
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         if self._proxied and parts.scheme == "http":
-            target = parts._replace(fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
+            target = without_login(parts._replace(fragment=""))
         options = {"ssl_context": self._context} if parts.scheme == "https" else None
         host = ascii_host(parts)
         # What urllib3 would have to percent-encode it may; everything else goes out as it is.
@@ -201,6 +201,8 @@ class Transport:
 
 def _redirected(request: Request, location: str) -> Request:
     """Return the request for a redirect's target, without anything that could be a secret to another origin."""
+    if len(location) > _LONGEST_LOCATION:
+        raise ProtocolError(f"{redacted_url(request.url)} redirects to a URL of {len(location)} letters; refused")
     try:
         url = urljoin(request.url, location)
         old, new = origin(request.url), origin(url)
@@ -215,66 +217,6 @@ def _redirected(request: Request, location: str) -> Request:
     if old == new:
         return replace(request, url=url)
     return replace(request, url=url, headers=tuple(pair for pair in request.headers if pair[0].lower() in _HARMLESS))
-
-
-def _manager(line: Line, connections: int) -> urllib3.PoolManager:
-    manager: urllib3.PoolManager
-    if line.proxy:
-        parts = split_url(line.proxy)
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        headers = make_headers(proxy_basic_auth=login)
-        keep_secrets(headers=headers.items())
-        try:
-            manager = urllib3.ProxyManager(
-                bare,
-                proxy_headers=headers,
-                proxy_ssl_context=_proxy_context(line) if parts.scheme == "https" else None,
-                maxsize=connections,
-            )
-        except urllib3.exceptions.LocationParseError:
-            raise UsageError("the proxy's host is not a host name") from None
-    else:
-        manager = urllib3.PoolManager(maxsize=connections)
-    manager.pool_classes_by_scheme = POOLS
-    return manager
-
-
-def _tls_context(line: Line) -> ssl.SSLContext:
-    """Load the trusted certificates once for all connections: 10 to 20 ms that urllib3 would spend on each."""
-    context = _strict_context(insecure=line.insecure)
-    if line.insecure:
-        return context
-    if line.cacert:
-        try:
-            context.load_verify_locations(line.cacert)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"CA file {line.cacert}: {error}") from None
-    else:
-        context.load_default_certs()
-    return context
-
-
-def _proxy_context(line: Line) -> ssl.SSLContext:
-    """Make the context for a proxy, which the system's authorities vouch for whatever CA the servers have."""
-    context = _strict_context(insecure=line.insecure)
-    if not line.insecure:
-        context.load_default_certs()
-    return context
-
-
-def _strict_context(*, insecure: bool) -> ssl.SSLContext:
-    """Make a context to which an end without close_notify is an error.
-
-    Python 3.11 as Debian and others build it sets the option that makes it an end like any other: a body without a
-    length that anybody cut would be whole. Source: SSL_CTX_set_options(3), SSL_OP_IGNORE_UNEXPECTED_EOF.
-    """
-    context = create_urllib3_context()
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 1.1 has no such option
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _was_idle(error: urllib3.exceptions.ProtocolError) -> bool:

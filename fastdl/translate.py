@@ -56,8 +56,14 @@ def translation(error: Exception, url: str) -> FastdlError:  # noqa: PLR0911 - o
         return NetworkError(f"{where}: the connection broke: {_reason(error)}")
     if isinstance(error, urllib3.exceptions.ProtocolError):
         return _broken(where, error)
+    return _odd(where, error)
+
+
+def _odd(where: str, error: Exception) -> ProtocolError | NetworkError:
     if isinstance(error, http.client.HTTPException):
         return ProtocolError(f"{where}: not HTTP: {_reason(error)}")
+    if isinstance(error, UnicodeError) or str(error).startswith("Invalid header"):  # they quote what they refuse
+        return ProtocolError(f"{where}: the request holds characters that HTTP cannot carry")
     return NetworkError(f"{where}: {_reason(error)}")
 
 

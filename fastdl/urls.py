@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import SplitResult, urlsplit
+from base64 import b64encode
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from fastdl.errors import UsageError
@@ -31,6 +32,18 @@ def split_url(url: str) -> SplitResult:
     if any(ord(char) < ord(" ") or char == "\x7f" for char in url):
         raise UsageError("the URL holds control characters")
     return parts
+
+
+def basic_login(parts: SplitResult) -> str:
+    """Return the value of an Authorization header that carries a URL's login, in UTF-8. Source: RFC 7617, 2.1."""
+    name, password = ((text or "").encode("utf-8", "surrogateescape") for text in (parts.username, parts.password))
+    login = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
+    return f"Basic {b64encode(login).decode()}"
+
+
+def without_login(parts: SplitResult) -> str:
+    """Return the URL without its login."""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def environment_proxy(url: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
-
-from urllib3.util import make_headers
+from urllib.parse import urlsplit
 
 from fastdl.messages import Request
-from fastdl.redact import redacted_url
+from fastdl.redact import keep_secrets, redacted_url
 from fastdl.signatures import unsigned_url
 from fastdl.sources.base import check_headers, describe_plainly, explain_plainly
 from fastdl.sources.oss_errors import said
-from fastdl.urls import split_url
+from fastdl.urls import basic_login, split_url, without_login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,12 +34,10 @@ class HttpSource:
         parts = split_url(url)
         self.identity = self.address = unsigned_url(url)
         self.shown = redacted_url(url)
-        if parts.username is not None:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            if not any(name.lower() == "authorization" for name, _ in headers):
-                headers = (*headers, ("Authorization", make_headers(basic_auth=login)["authorization"]))
-        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
-        self._first = self._now = Request(bare.geturl(), headers)
+        if parts.username is not None and not any(name.lower() == "authorization" for name, _ in headers):
+            headers = (*headers, ("Authorization", basic_login(parts)))
+        keep_secrets(url=url, headers=headers, given=True)
+        self._first = self._now = Request(without_login(parts._replace(fragment="")), headers)
 
     def request(self, info: ObjectInfo | None) -> Request:  # noqa: ARG002 - nothing is conditional here
         """Return the user's own URL, or where its redirects led."""

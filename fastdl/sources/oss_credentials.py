@@ -86,7 +86,7 @@ class Login:
             raise AccessDenied("the credentials hold characters that no key has")
         if not fresh.has_keys():
             raise AccessDenied("the credential provider gave no key")
-        keep_secrets(fresh.access_key_secret, fresh.security_token or "")
+        keep_secrets(fresh.access_key_secret, fresh.security_token or "", given=True)
         return fresh
 
 

@@ -84,6 +84,8 @@ class S3Source:
         if self._credentials is not None:
             try:
                 sent = signed(method, url, headers, self._credentials, self._place.region, self._clock_offset)
+            except AccessDenied:
+                raise
             except Exception as error:  # noqa: BLE001 - refreshing asks services and processes; their text may be secret
                 raise AccessDenied(f"{self.shown}: the credentials failed: {type(error).__name__}") from None
         return Request(url, sent, method, follow=False)

@@ -121,11 +121,15 @@ def signed(
     """Return ``headers`` and what signing adds; ``clock_offset`` is how many seconds the store's clock is ahead.
 
     Raises:
+        AccessDenied: they hold characters that no header can carry.
         Exception: the credentials, which refresh themselves when they are due, could not; the text may hold a secret.
     """
     request = AWSRequest(method, url, dict(headers))
     frozen = credentials.get_frozen_credentials()
-    keep_secrets(frozen.secret_key, frozen.token or "")
+    texts = frozen.access_key, frozen.secret_key, frozen.token or ""
+    if not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in texts):
+        raise AccessDenied("the AWS credentials hold characters that no key has")
+    keep_secrets(*texts[1:], given=True)
     signer = _Signer(frozen, "s3", region)
     signer.offset = timedelta(seconds=clock_offset)
     signer.add_auth(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import random
 from typing import TYPE_CHECKING, Any
@@ -245,6 +246,49 @@ def test_userinfo_is_sent_as_authorization_and_not_to_a_redirects_target(tmp_pat
         assert origin.log[0].headers["authorization"] == "Basic dXNAZXI6cGFzczp3b3Jk"
         assert origin.log[0].headers["host"] == f"127.0.0.1:{origin.port}"
         assert "authorization" not in target.log[0].headers
+
+
+@pytest.mark.parametrize("through_proxy", [False, True])
+def test_a_login_beyond_latin_1_is_sent_in_utf_8(tmp_path: Path, *, through_proxy: bool) -> None:
+    """As RFC 7617 has it; bytes of an argument that are no UTF-8 go out as they are."""
+    with serving(ranged(DATA)) as server:
+        login = server.url().replace("://", "://us\u0119r:p\u00e4ss\udcff@")
+        url = ["http://origin.example/x", "--proxy", login] if through_proxy else [login]
+        outcome = run(*url, "-o", "out", cwd=tmp_path)
+        assert outcome.code == 0, outcome.message
+        name = "proxy-authorization" if through_proxy else "authorization"
+        sent = base64.b64decode(server.log[0].headers[name].removeprefix("Basic "))
+        assert sent == "us\u0119r:p\u00e4ss".encode() + b"\xff"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("http://127.0.0.1:9/\udcff",),
+        ("http://127.0.0.1:9/x?s3cr3t-\udcff",),
+        ("http://h\udcff/x",),
+        ("http://127.0.0.1:9/x", "-H", "X-Key: s3cr3t-\udcff"),
+        ("http://127.0.0.1:9/x", "--proxy", "http://h\udcff:1"),
+        ("http://127.0.0.1:9/x", "--proxy", "s3cr3t-\udcff"),
+        ("http://127.0.0.1:9/x", "-o", "\udcff", "--retry", "0"),
+        ("http://127.0.0.1:9/x", "--checksum", "sha256=\udcff"),
+        ("http://127.0.0.1:9/x", "--cacert", "\udcff"),
+    ],
+)
+def test_bytes_that_are_no_utf_8_in_any_argument(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """One line and a documented exit code, whatever it is."""
+    outcome = run(*arguments, *(() if "-o" in arguments else ("-o", "out")), "--retry", "0", cwd=tmp_path)
+    assert outcome.code in (2, 5), outcome.stderr
+    assert "unexpected" not in outcome.stderr
+    assert "s3cr3t" not in outcome.stderr
+    assert names(tmp_path) == set()
+
+
+def test_a_redirect_to_an_endless_url_is_refused(tmp_path: Path) -> None:
+    """No server and no browser takes so long a one; what it holds is not remembered."""
+    with serving(scripted.redirect("http://127.0.0.1:9/?" + "a=b&" * 3000)) as server:
+        outcome = run(server.url(), "-o", "out", cwd=tmp_path)
+    assert (outcome.code, "redirects to a URL of" in outcome.message) == (6, True)
 
 
 def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:

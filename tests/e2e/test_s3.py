@@ -223,6 +223,10 @@ def test_refusals_are_told_apart(
         ("s3://b..b/key", [], login(), 2, ("write s3://bucket/key",)),
         ("s3://bucket--use1-az4--x-s3/key", [], login(), 2, ("directory buckets",)),
         ("s3://bucket/\udcff", [], login(), 2, ("UTF-8",)),
+        ("s3://bucket/key", [], login(Credentials("AKIA", "k", "s3cr3t\r")), 4, ("characters that no key has",)),
+        ("s3://bucket/key", [], login(Credentials("AKIA", "k", "s3cr3t\nx")), 4, ("characters that no key has",)),
+        ("s3://bucket/key", [], login(Credentials("AKIA", "k", "s3cr3t\u0119")), 4, ("characters that no key has",)),
+        ("s3://bucket/key", [], login(Credentials("AKIA\u0119", "s3cr3t")), 4, ("characters that no key has",)),
     ],
 )
 def test_what_is_missing_is_named(

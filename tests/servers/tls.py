@@ -31,7 +31,9 @@ class Certificate:
 
     def client_context(self) -> ssl.SSLContext:
         """Make the context of a client that trusts this authority alone."""
-        return ssl.create_default_context(cafile=str(self.ca))
+        context = ssl.create_default_context(cafile=str(self.ca))
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # which some builds of Python set
+        return context
 
 
 @contextmanager

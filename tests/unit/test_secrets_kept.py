@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
+import logging
 import pickle
 from dataclasses import replace
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from fastdl import redact
 from fastdl.messages import Request
 from fastdl.redact import keep_secrets, printable, redacted_url, without_secrets
 from tests.servers.scripted import ranged, serving
 from tests.unit.asking import client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIGNED = "OSS4-HMAC-SHA256 Credential=LTAIabcdef/20261126/cn-hangzhou/oss/aliyun_v4_request, Signature=5ec4e7"
 AMAZON = (
@@ -25,7 +34,8 @@ LOGIN = base64.b64encode(b"someone:p@ssword").decode()
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin without the secrets of other tests."""
-    monkeypatch.setattr(redact, "_known", {})
+    monkeypatch.setattr(redact, "_given", {})
+    monkeypatch.setattr(redact, "_passing", redact._Passing())
 
 
 @pytest.mark.parametrize(
@@ -113,9 +123,9 @@ def test_a_cut_leaves_no_beginning_of_a_secret() -> None:
 def test_a_worker_notes_what_it_sends() -> None:
     """A request that came through a pipe was made elsewhere: it is noted when it is sent, see Transport."""
     request = pickle.loads(pickle.dumps(Request("http://host/x?token=t0p-s3cr3t")))
-    redact._known.clear()
+    redact._passing.clear()
     pickle.loads(pickle.dumps(request))
-    assert not redact._known
+    assert not redact._passing.texts
 
 
 def test_who_sends_a_request_keeps_its_secrets() -> None:
@@ -123,7 +133,7 @@ def test_who_sends_a_request_keeps_its_secrets() -> None:
     request = Request("http://host/x?token=t0p-s3cr3t", (("X-Api-Key", "an0ther-s3cr3t"),))
     with serving(ranged(b"object")) as server, client() as transport:
         request = replace(request, url=f"{server.url()}?token=t0p-s3cr3t")
-        redact._known.clear()
+        redact._passing.clear()
         transport.open(request).finish()
     assert printable("t0p-s3cr3t an0ther-s3cr3t") == "*** ***"
 
@@ -138,5 +148,79 @@ def test_memory_is_bounded_and_the_latest_are_kept() -> None:
     """A download of a terabyte signs a hundred thousand requests."""
     for number in range(10_000):
         keep_secrets(f"signature {number}", "the same always")
-    assert len(redact._known) <= 3 * redact._MOST
+    assert len(redact._passing.texts) <= redact._MOST
     assert without_secrets("signature 9999 by the same always") == "*** by ***"
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "as it is": lambda secret: secret,
+    "quoted": lambda secret: f'"{secret}"',
+    "JSON": lambda secret: json.dumps({"token": secret}),
+    "JSON, slashes escaped": lambda secret: json.dumps({"token": secret}, ensure_ascii=False).replace("/", "\\/"),
+    "HTML": html.escape,
+    "in a URL": lambda secret: quote(secret, safe=""),
+    "in a form": quote_plus,
+    "in a query": lambda secret: f"?a={quote_plus(secret)}&b=c",
+    "capitals": str.upper,
+    "latin-1": lambda secret: secret.encode().decode("latin-1"),
+}
+WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "header": lambda secret: {"headers": (("X-Api-Key", secret),)},
+    "cookie": lambda secret: {"headers": (("Cookie", f"a=12345678; b={secret}; c=87654321"),)},
+    "one of several words": lambda secret: {"headers": (("X-Keys", f"{secret}, another-one"),)},
+    "bearer": lambda secret: {"headers": (("Authorization", f"Bearer {secret}"),)},
+    "bare": lambda secret: {"headers": (("Authorization", secret),)},
+    "quoted": lambda secret: {"headers": (("Authorization", f'Digest response="{secret}", qop=auth'),)},
+    "query": lambda secret: {"url": f"https://host/x?token={quote(secret, safe='')}"},
+    "form": lambda secret: {"url": f"https://host/x?token={quote_plus(secret)}"},
+    "password": lambda secret: {"url": f"https://user:{quote(secret, safe='')}@host/x"},
+    "user": lambda secret: {"url": f"https://{quote(secret, safe='')}@host/x"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(secret=st.text("abcXYZ0189-_.~/+&<%éü", min_size=8, max_size=40))
+def test_no_way_in_and_no_form_of_quoting_shows_a_secret(way: str, form: str, secret: str) -> None:
+    """What the user told is taken out of whatever a server says, in whatever spelling."""
+    told = secret.rstrip("%")  # no encoded octet is left half
+    assume(len(told) >= 8)
+    keep_secrets(**WAYS[way](told), given=True)
+    quoted = FORMS[form](told)
+    assert quoted not in without_secrets(f"they said: {quoted}; and left")
+    redact._given.clear()
+
+
+def test_many_cookies_are_many_secrets() -> None:
+    """None of them is left out."""
+    cookies = [f"name{number}=secret-{number:04}" for number in range(500)]
+    keep_secrets(headers=(("Cookie", "; ".join(cookies)),), given=True)
+    assert without_secrets(" ".join(cookies)).count("***") == 500
+
+
+def test_what_servers_send_pushes_nothing_of_the_users_out() -> None:
+    """However many words their redirects have; and memory stays bounded."""
+    keep_secrets(headers=(("X-Api-Key", "t0p-s3cr3t"),), given=True)
+    for number in range(300):
+        words = "&".join(f"w{at}={number:05}{at:05}" + "x" * 40 for at in range(150))
+        keep_secrets(url=f"https://host/x?{words}")
+    assert without_secrets("t0p-s3cr3t") == "***"
+    assert sum(map(len, redact._passing.texts)) <= redact._MOST_LETTERS
+
+
+@pytest.mark.parametrize("name", ["urllib3.connectionpool", "urllib3.connection"])
+def test_logs_of_urllib3_do_not_tell(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG it tells every target with its signature, and headers that it cannot read with their URL."""
+    keep_secrets(url="https://host/x?X-Amz-Signature=5ec4e75ec4e7", given=True)
+    with client(), caplog.at_level(logging.DEBUG, name):
+        logger = logging.getLogger(name)
+        logger.debug('%s://%s "%s %s"', "https", "host", "GET", "/x?X-Amz-Signature=5ec4e75ec4e7")
+        try:
+            raise ValueError("/x?X-Amz-Signature=5ec4e75ec4e7")
+        except ValueError:
+            logger.warning("Failed to parse headers", exc_info=True)
+        logger.debug("harmless %d", 5)
+    assert "5ec4e75ec4e7" not in caplog.text
+    assert "X-Amz-Signature=***" in caplog.text
+    assert "harmless 5" in caplog.text
