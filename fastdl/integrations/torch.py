@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from fastdl.cache import cached
 from fastdl.errors import UsageError
 from fastdl.integrations.tars import Sample, samples
 from fastdl.remote import open as open_remote
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from fastdl.prepare import Settings
 
-HOW = ("bytes", "numpy")
+HOW = ("bytes", "numpy", "path")
 
 
 class Shards(IterableDataset[Sample]):  # type: ignore[misc, unused-ignore]
@@ -107,14 +108,17 @@ class Objects(Dataset[Any]):  # type: ignore[misc, unused-ignore]
 
     Args:
         urls: as of ``fastdl.open``.
-        how: what an item is: ``bytes``, or ``numpy``, an array of ``uint8`` that may be written.
-        **settings: as of ``fastdl.open``.
+        how: what an item is: ``bytes``; ``numpy``, an array of ``uint8`` that may be written; or ``path``, the name of
+            a verified file in fastdl's cache, which all workers and ranks of a machine share: each object is fetched
+            once, and not again in the next epoch.
+        **settings: as of ``fastdl.open``; for paths as of ``fastdl.cached``: ``cache_dir``, ``max_bytes`` and
+            ``max_age`` too.
 
     Raises:
         UsageError: ``how`` is none of these.
     """
 
-    def __init__(self, urls: Sequence[str], *, how: str = "bytes", **settings: Unpack[Settings]) -> None:
+    def __init__(self, urls: Sequence[str], *, how: str = "bytes", **settings: Any) -> None:
         super().__init__()
         if how not in HOW:
             raise UsageError(f"how {how!r} is none of {', '.join(HOW)}")
@@ -132,6 +136,8 @@ class Objects(Dataset[Any]):  # type: ignore[misc, unused-ignore]
             IndexError: there are fewer.
             FastdlError: as of ``fastdl.open``.
         """
+        if self._how == "path":
+            return str(cached(self.urls[index], **self._settings))
         with open_remote(self.urls[index], **self._settings) as remote:
             array = remote.numpy()
             return array.tobytes() if self._how == "bytes" else array.copy()

@@ -100,6 +100,32 @@ def test_objects_under_every_kind_of_worker(
     assert all(" 206 " in line or " 200 " in line for line in server.access_log)
 
 
+@pytest.mark.timeout(2 * PATIENCE)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_paths_are_fetched_once_for_all_workers_and_epochs(
+    tmp_path: Path, shelf: tuple[Nginx, list[Sample], list[str]], method: str
+) -> None:
+    """Four workers want the same objects at once; beyond one download of each there are looks of a byte."""
+    server, _, urls = shelf
+    caller = """
+import hashlib, json, pathlib, sys
+from torch.utils.data import DataLoader
+from fastdl.integrations.torch import Objects
+
+if __name__ == "__main__":
+    cache, method, *urls = sys.argv[1:]
+    data = Objects(urls * 4, how="path", cache_dir=cache)
+    for epoch in range(2):
+        for path in DataLoader(data, batch_size=None, num_workers=4, multiprocessing_context=method):
+            print(hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest())
+"""
+    bodies = [path.read_bytes() for path in sorted((tmp_path / "root").iterdir())]
+    printed = run_script(tmp_path, caller, str(tmp_path / "cache"), method, *urls).splitlines()
+    assert printed == [hashlib.sha256(body).hexdigest() for body in bodies] * 4 * 2
+    sent = [int(line.split('" ')[1].split()[1]) for line in server.access_log]
+    assert sum(count for count in sent if count > 1) == sum(map(len, bodies))
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_ranks_share_the_shards(shelf: tuple[Nginx, list[Sample], list[str]], world_size: int) -> None:
     """All of them together give every sample once, in the one order that all agree on, whether pickled or not."""
@@ -139,7 +165,7 @@ def test_places_that_are_none(rank: int | None, world_size: int | None) -> None:
 
 def test_settings_that_cannot_be_meant() -> None:
     """They are told when the data set is made, not in a worker an hour later."""
-    with pytest.raises(fastdl.UsageError, match="how 'text' is none of bytes, numpy"):
+    with pytest.raises(fastdl.UsageError, match="how 'text' is none of bytes, numpy, path"):
         Objects(["http://127.0.0.1/a"], how="text")
     with pytest.raises(fastdl.UsageError, match="a list of URLs"):
         Shards("http://127.0.0.1/a.tar")
