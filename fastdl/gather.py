@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 WORTH_CONTINUING = 64 * 1024  # bytes of progress that earn a broken transfer an immediate continuation
 _NAP = 0.1  # seconds between looks at who stands still
 _GRACE = 1.25  # times the read timeout: the socket's own comes first
-_PATIENCE = 1.5  # seconds to wait at the end for threads that were broken
-"""TLS handshakes and resolvers cannot be woken: their threads end by themselves, and touch nothing any more."""
+# Seconds to wait at the end for threads that were broken. What cannot be woken, a TLS handshake, ends by itself later.
+_PATIENCE = 1.5
 
 
 @dataclass(slots=True)
@@ -89,11 +89,10 @@ class Gathering:
             self._stop()
         if self._failure is not None:
             self._places.forget()
-            failure, self._failure = self._failure, None
             try:
-                raise failure.with_traceback(None)  # the thread's frames hold the caller's buffer
+                raise self._failure.with_traceback(None)  # the thread's frames hold the caller's buffer
             finally:
-                del failure
+                self._failure = None
 
     def _add_seats(self) -> None:
         """Start threads while there is more to do than they have."""
@@ -163,7 +162,6 @@ class Gathering:
             self._renewal.accepted(number)
         elif not self._over:
             self._judge(batch, number, failure)
-        failure = None
         if self._over or self._failure is not None:
             batch.view = None
         with self._changed:
@@ -237,8 +235,7 @@ class Gathering:
             self._queue.append(batch)
 
     def _put_off(self, batch: Batch, wait: float, *, everybody: bool) -> None:
-        now = time.monotonic()
-        batch.not_before = now + wait
+        batch.not_before = (now := time.monotonic()) + wait
         if everybody:
             if now >= self._not_before:  # those that were refused together are one refusal
                 self._allowed = max(1, self._allowed // 2)
