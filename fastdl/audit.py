@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastdl.checkpoint import open_checkpoint
+from fastdl.connections import until
 from fastdl.crew import OWN
 from fastdl.errors import IntegrityError, UsageError
 from fastdl.follower import Follower
@@ -86,7 +87,7 @@ class Audit:
         Raises:
             FastdlError: file or store cannot be read, so that nothing is known; or the object was replaced meanwhile.
         """
-        with closing(self._transport):
+        with closing(self._transport), until(self._teller.due):
             size = self._ask()
             known = self._usable(records)
             if known and records.stored is not None:

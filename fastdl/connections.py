@@ -7,6 +7,7 @@ third of the CPU time per byte.
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -26,12 +27,16 @@ from fastdl.framing import StrictResponse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_LEAST = 0.001  # seconds
+_NAP = 0.1  # seconds between two attempts to end what is over
 # The connection on which each thread is waiting for the head of an answer: another thread may have to break it.
 _asking: dict[int, _Asked] = {}
 _addresses = Addresses()
 _broken: set[int] = set()  # threads whose wait was ended by another one
 # The request target of each thread, which urllib3 would normalise, though a signature may cover it.
 _target = threading.local()
+# The moment at which whatever each thread waits for must end, on the monotonic clock.
+_until = threading.local()
 
 
 class _Asked:
@@ -57,7 +62,7 @@ class _Asked:
     def _new_conn(self) -> socket.socket:
         """Connect to one of the host's addresses, or of its proxy's; names and certificates stay what they are."""
         conn: Any = self  # one of urllib3's: mypy sees the mix-in alone
-        deadline = time.monotonic() + conn.timeout
+        deadline = time.monotonic() + min(conn.timeout, _time_left())
 
         def wanted() -> bool:
             return not was_broken()
@@ -76,8 +81,13 @@ class _Asked:
             raise ConnectTimeoutError(conn, "timed out") from error
         except OSError as error:
             raise NewConnectionError(conn, str(error)) from error
-        sock.settimeout(conn.timeout)
+        sock.settimeout(min(conn.timeout, _time_left()))
         return sock
+
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc]
+        if self.sock is not None:  # a handshake follows, which cannot be woken
+            self.sock.settimeout(min(self.timeout, _time_left()))  # type: ignore[attr-defined]
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         _asking[threading.get_ident()] = self
@@ -158,6 +168,25 @@ def was_broken() -> bool:
 
 
 @contextmanager
+def until(due: float | None) -> Iterator[None]:
+    """End whatever this thread waits for inside the block at ``due``, a moment of the monotonic clock; None for never.
+
+    It ends as any other timeout does; attempts that follow end at once.
+    """
+    before = getattr(_until, "due", math.inf)
+    _until.due = before if due is None else min(due, before)
+    try:
+        yield
+    finally:
+        _until.due = before
+
+
+def _time_left() -> float:
+    """Return the seconds left to this thread: never none, which a socket would take for not waiting at all."""
+    return max(_LEAST, getattr(_until, "due", math.inf) - time.monotonic())
+
+
+@contextmanager
 def patience(seconds: float) -> Iterator[None]:
     """Break what this thread asks inside the block once a head takes ``seconds`` to come, even if bytes drip in."""
     ident = threading.get_ident()
@@ -175,18 +204,19 @@ def patience(seconds: float) -> Iterator[None]:
 def stall_watch(state: Callable[[], object], seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
     """Call ``give_up``, from another thread and again and again, while ``state`` stays equal for ``seconds``.
 
-    Or once the call is taken back that this thread is in.
+    Or once the call is taken back that this thread is in, or its time is up (``until``).
 
     Raises:
         DiskError: this system allows no more threads.
     """
     over, cancellation = threading.Event(), current()
+    due = getattr(_until, "due", math.inf)
 
     def watch() -> None:
         seen, since = state(), time.monotonic()
-        while not over.wait(min(0.5, seconds / 4)):
+        while not over.wait(min(0.5, seconds / 4, max(_NAP, due - time.monotonic()))):
             now = state()
-            if cancellation.wanted:
+            if cancellation.wanted or time.monotonic() >= due:
                 give_up()
             elif now != seen:
                 seen, since = now, time.monotonic()

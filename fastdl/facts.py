@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastdl.connections import until
 from fastdl.http import Transport
 from fastdl.job import DEFAULT_RETRY
 from fastdl.prepare import prepare
@@ -102,9 +103,10 @@ def head(
     source = way.source
     transport = Transport(way.line, 1)
     try:
-        found = probe(source, transport, 0, 1, Attempts(way.backoff.of_probe, random.Random()), way.sleeper())
-        found.close()
-        return _facts(source, found, source.promises(found.info, transport))
+        with until(way.due()):
+            found = probe(source, transport, 0, 1, Attempts(way.backoff.of_probe, random.Random()), way.sleeper())
+            found.close()
+            return _facts(source, found, source.promises(found.info, transport))
     finally:
         transport.close()
 

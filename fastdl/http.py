@@ -145,7 +145,8 @@ class Transport:
             location = response.headers.get("Location", "")
             began = time.monotonic()
             response.excerpt()
-            if time.monotonic() - began >= self.line.read_timeout:  # eleven of these would be as many timeouts
+            # Eleven of these would be as many timeouts.
+            if was_broken() or time.monotonic() - began >= self.line.read_timeout:
                 raise NetworkError(f"{redacted_url(request.url)}: no progress within the timeout")
             request = _redirected(request, location)
         raise ProtocolError(f"{redacted_url(request.url)} is the end of more than {MAX_REDIRECTS} redirects")

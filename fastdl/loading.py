@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Unpack
 from fastdl import reuse
 from fastdl.cancellation import cancelled_by
 from fastdl.checkpoint import open_checkpoint
-from fastdl.connections import break_asking
+from fastdl.connections import break_asking, until
 from fastdl.crew import OWN
 from fastdl.digest import parse_checksums
 from fastdl.errors import DiskError, FastdlError
@@ -140,7 +140,7 @@ class Loading:
         teller = Teller(None, shown, job.max_time, fetched)
         own = min(OWN, job.connections)
         transport = reuse.take_transport(job.line, own)
-        with ExitStack() as stack:
+        with ExitStack() as stack, until(teller.due):
             stack.callback(reuse.give_transport, transport, own)
             stop = probe_length(job.part_size) if job.part_size is None else job.part_size
             found = probe(source, transport, 0, stop, Attempts(job.backoff.of_probe, rng), teller.sleep)

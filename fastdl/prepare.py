@@ -63,12 +63,16 @@ class Prepared:
     backoff: Backoff
     max_time: float | None  # seconds
 
+    def due(self) -> float | None:
+        """Return when the time of what begins now is up, on the monotonic clock; None for never."""
+        return None if self.max_time is None else time.monotonic() + self.max_time
+
     def sleeper(self) -> Callable[[float], None]:
         """Return what waits between attempts, from now on for ``max_time`` in all.
 
         It raises NetworkError where the time would be up, Cancelled where the call was taken back.
         """
-        due = None if self.max_time is None else time.monotonic() + self.max_time
+        due = self.due()
 
         cancellation = current()
 

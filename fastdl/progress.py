@@ -78,6 +78,11 @@ class Teller:
         self._next_tell = 0.0
 
     @property
+    def due(self) -> float | None:
+        """When its time is up, on the monotonic clock; None for never."""
+        return None if self._max_time is None else self._began + self._max_time
+
+    @property
     def seconds(self) -> float:
         """How long the download has been going on."""
         return time.monotonic() - self._began
@@ -85,11 +90,14 @@ class Teller:
     def tell(self, done: int, connections: int, *, final: bool = False) -> None:
         """Tell that ``done`` bytes are in the output, a few times a second.
 
+        ``final``: and the file is published, so that no time matters any more.
+
         Raises:
             NetworkError: the time is up.
         """
         seconds = self.seconds
-        self._check(seconds)
+        if not final:
+            self._check(seconds)
         if self._listener is None or (seconds < self._next_tell and not final):
             return
         self._next_tell = seconds + _TELL_EVERY

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from fastdl import arguments
 from fastdl.answers import Batch
+from fastdl.connections import until
 from fastdl.errors import DiskError, UsageError
 from fastdl.gather import Gathering
 from fastdl.http import Transport
@@ -172,7 +173,7 @@ def _views(spans: Sequence[Span], buffer: memoryview | None) -> deque[memoryview
 
 def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, most: int) -> deque[memoryview]:
     """Read everything; return where the bytes of each range are."""
-    due = None if way.max_time is None else time.monotonic() + way.max_time
+    due = way.due()
     sleep, rng, slept = way.sleeper(), random.Random(), 0.0
 
     def nap(seconds: float) -> None:
@@ -183,7 +184,8 @@ def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, mo
     transport = Transport(way.line, most)
     try:
         began = time.monotonic()
-        first = first_answer(way, transport, joined, spans, rng, nap)
+        with until(due):
+            first = first_answer(way, transport, joined, spans, rng, nap)
         wait = time.monotonic() - began - slept  # a server that was busy is not one that is far away
         try:
             if not first.ranged:
@@ -195,7 +197,8 @@ def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, mo
         places = Places(spans, room)
         if not first.ranged:
             short = functools.partial(divide, first.pieces, spans, LONGEST)
-            read_through(way.source, transport, first, short, places, Attempts(way.backoff, rng), sleep)
+            with until(due):
+                read_through(way.source, transport, first, short, places, Attempts(way.backoff, rng), sleep)
             return room
         connections = min(most, _FEWEST + int(wait / _EACH))
         rest = _rest(first, spans, connections)

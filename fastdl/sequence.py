@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastdl import reuse
 from fastdl.checkpoint import Checkpoint, open_checkpoint
+from fastdl.connections import until
 from fastdl.crew import OWN
 from fastdl.disk import check_path, part_path_of
 from fastdl.doubt import find_again
@@ -21,6 +22,7 @@ from fastdl.errors import (
     DiskError,
     FastdlError,
     IntegrityError,
+    NetworkError,
     UsageError,
     disk_errors,
 )
@@ -67,6 +69,14 @@ class Download:
 
     def run(self) -> DownloadResult:
         """Carry the job out; whatever fails, what can be resumed stays and what cannot is removed."""
+        with until(self._teller.due):
+            try:
+                return self._run()
+            except NetworkError:
+                self._teller.sleep(0)  # if the time is up that is what to say
+                raise
+
+    def _run(self) -> DownloadResult:
         job = self._job
         check_path(job.path)
         with disk_errors(job.path):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 PART = 16 * 1024
 DATA = random.Random(7).randbytes(40 * PART + 3)
 STALL = 0.5  # seconds, of both timeouts
+MOST = 1  # second, of --max-time
 MARGIN, PROMPT = 5.0, 2.0  # seconds that an end may take after a stall, and after Ctrl-C
 LIMITS = ("--retry", "0", "--connect-timeout", str(STALL), "--read-timeout", str(STALL))
 
@@ -309,6 +310,21 @@ def test_n2_silence_has_an_end(tmp_path: Path, stall: Stall) -> None:
     assert len(command.stderr.splitlines()) == stall.lines
     left = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert left == ({""} if code == 0 else {".part", ".cp"} if stall.kept else set())
+
+
+def test_n2_a_time_for_everything_ends_any_silence(tmp_path: Path, stall: Stall) -> None:
+    """With timeouts of a minute, and with retries, ``--max-time`` alone ends the wait, wherever it is."""
+    (tmp_path / "out").mkdir()
+    limits = ("--connect-timeout", "60", "--read-timeout", "60", "--max-time", str(MOST))
+    arguments = (*stall.arguments, *limits, "-q", "-o", tmp_path / "out" / "object")
+    began = time.monotonic()
+    with running(tmp_path / "logs", *arguments, prefix=stall.prefix, environment=stall.variables) as command:
+        code = command.wait(MOST + 3 * MARGIN)
+        assert time.monotonic() - began < MOST + 2 * MARGIN
+        command.wait_gone()
+    assert code in {5, stall.code}, command.stderr
+    assert "Traceback" not in command.stderr
+    assert len(command.stderr.splitlines()) <= 2
 
 
 def test_n2_ctrl_c_does_not_wait_for_the_silent(tmp_path: Path, stall: Stall) -> None:

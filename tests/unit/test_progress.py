@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from fastdl.errors import UsageError
-from fastdl.progress import Bar, Listeners, Meter, ProgressEvent
+from fastdl.errors import NetworkError, UsageError
+from fastdl.progress import Bar, Listeners, Meter, ProgressEvent, Teller
+from fastdl.result import Fetched
 
 EVENTS = [
     ProgressEvent(0, None, 0, 0.0, 1, 0, 0.0),
@@ -150,3 +151,13 @@ def test_the_speed_is_that_of_the_last_seconds() -> None:
 def test_the_first_event_has_no_speed() -> None:
     """Nothing is divided by no time."""
     assert Meter().event(0.0, 0, None, 5, 1, 0).bytes_per_second == 0.0
+
+
+def test_what_is_published_is_done_though_its_time_is_up() -> None:
+    """A file that is there cannot be "not done": the last event is told, and nothing is raised."""
+    events: list[ProgressEvent] = []
+    teller = Teller(events.append, "object", 1e-9, Fetched(size=5))
+    with pytest.raises(NetworkError, match="not done within"):
+        teller.tell(4, 1)
+    teller.tell(5, 0, final=True)
+    assert [event.done for event in events] == [5]
