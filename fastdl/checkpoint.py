@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from fastdl.plan import Plan
 
 _BLOCK = 1024 * 1024
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_MODE = 0o600
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for its other end
 log = logging.getLogger("fastdl")
 
 
@@ -55,9 +55,10 @@ class Checkpoint:
     Marks live in memory and on the disk; if the disk takes no more, the download goes on and resume will cost more.
     """
 
-    def __init__(self, path: Path | None, fd: int) -> None:
+    def __init__(self, path: Path | None, fd: int, *, created: bool = False) -> None:
         self.path = path
         self._fd = fd
+        self._ours = created  # or holds what only we write
         self.marks = Marks(NO_PARTS)
         self._slot = b""
         self._failed = path is None  # nobody will read it
@@ -82,6 +83,7 @@ class Checkpoint:
         plan = header.plan
         slot = encode(header, min(self.stored.generation if self.stored else 0, MAX_GENERATION) + 1)
         try:
+            self._ours = True
             # Marks go first: a crash in between leaves a header that claims nothing.
             was_empty = os.fstat(self._fd).st_size == 0
             os.ftruncate(self._fd, 0)
@@ -155,6 +157,11 @@ class Checkpoint:
             if self.path is not None and is_named(self._fd, self.path):
                 self.path.unlink()
 
+    def withdraw(self) -> None:
+        """Delete the file after a run that failed, unless it was there, blank, before it: somebody may have made it."""
+        if self._ours:
+            self.remove()
+
     def close(self) -> None:
         """Release file and lock; what was marked stays."""
         release(self._fd)
@@ -175,15 +182,22 @@ class Checkpoint:
         return any(any(os.pread(self._fd, _BLOCK, at)) for at in range(2 * SLOT, size, _BLOCK))
 
     def _load(self) -> Stored | None:
-        size = os.fstat(self._fd).st_size
-        if size == 0:
+        status = os.fstat(self._fd)
+        size = status.st_size
+        if self._ours or self.path is None:
             return None
         raw = [os.pread(self._fd, SLOT, at) for at in (0, SLOT)]
-        # Ours holds nothing behind its slots before these are on the disk.
-        if is_foreign(raw) or (not any(slot[:1].strip(b"\0") for slot in raw) and self._holds_anything(size)):
+        blank = not any(slot[:1].strip(b"\0") for slot in raw)
+        # Ours holds nothing behind its slots before these are on the disk. Of one that was only begun, or lost with the
+        # power, no more than its permissions may be left to know it by.
+        begun = stat.S_IMODE(status.st_mode) == _MODE and not self._holds_anything(size)
+        if is_foreign(raw) or (blank and not begun):
             raise DiskError(
                 f"{self.path}: is no checkpoint of fastdl's and is left alone; move it away or name another"
             )
+        self._ours = not blank
+        if size == 0:
+            return None
         slots = [(decode(slot), slot) for slot in raw]
         valid = [(stored, slot) for stored, slot in slots if stored is not None and layout(stored.plan)[1] == size]
         if not valid:
@@ -213,10 +227,7 @@ def open_checkpoint(path: Path | None, *, writable: bool = True) -> Checkpoint:
         with disk_errors("no room for records in memory"):
             return Checkpoint(None, anonymous_descriptor())
     while True:
-        try:
-            fd = os.open(path, _FLAGS if writable else _READING, 0o600)
-        except OSError as error:
-            raise DiskError(f"{path}: the checkpoint cannot be opened: {error.strerror}") from None
+        fd, created = _open(path, writable=writable)
         try:
             with disk_errors(f"{path}: the checkpoint cannot be read"):
                 status = os.fstat(fd)
@@ -224,8 +235,22 @@ def open_checkpoint(path: Path | None, *, writable: bool = True) -> Checkpoint:
                     raise DiskError(f"{path}: is no checkpoint of this user")
                 lock(fd, path, shared=not writable)
                 if is_named(fd, path):
-                    return Checkpoint(path, fd)
+                    return Checkpoint(path, fd, created=created)
         except BaseException:
             release(fd)
             raise
         release(fd)  # its owner finished and removed it between our open and our lock: take the name again
+
+
+def _open(path: Path, *, writable: bool) -> tuple[int, bool]:
+    """Return a descriptor, and whether the file was made by this call."""
+    try:
+        if not writable:
+            return os.open(path, os.O_RDONLY | _FLAGS), False
+        while True:
+            with suppress(FileExistsError):
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, _MODE), True
+            with suppress(FileNotFoundError):  # its owner removed it in between
+                return os.open(path, os.O_RDWR | _FLAGS), False
+    except OSError as error:
+        raise DiskError(f"{path}: the checkpoint cannot be opened: {error.strerror}") from None

@@ -92,7 +92,7 @@ class Download:
                 return self._locked(checkpoint, stack)
             except BaseException:
                 if not checkpoint.marks.any:
-                    checkpoint.remove()
+                    checkpoint.withdraw()
                 raise
 
     def _locked(self, checkpoint: Checkpoint, stack: ExitStack) -> DownloadResult:
@@ -291,7 +291,7 @@ def _tidy(
     kept = complete or (markable and marked)
     # After a mismatch the records agree with the bytes: kept, they would fail in the same way for ever.
     if output is not None and (isinstance(error, IntegrityError) or output.lost or not kept):
-        checkpoint.remove()
+        checkpoint.withdraw()
         output.discard()
     elif complete and marked:
         checkpoint.keep()  # of a small object, too, which is not marked before it is published

@@ -246,7 +246,10 @@ def _process_of(thread: int) -> int:
 
 def _string(pid: int, address: int) -> str:
     with suppress(OSError):
-        return os.fsdecode(_memory(pid, address, 4096 - address % 4096).partition(b"\0")[0])
+        text = _memory(pid, address, 4096 - address % 4096)
+        if b"\0" not in text:  # it goes on in the next page, which is not there behind most strings
+            text += _memory(pid, address + len(text), 4096)
+        return os.fsdecode(text.partition(b"\0")[0])
     return ""
 
 

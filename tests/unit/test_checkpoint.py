@@ -627,10 +627,41 @@ def test_a_name_that_its_owner_removed_before_it_was_locked_is_taken_again(
         assert os.fstat(checkpoint._fd).st_ino != removed[0]
 
 
+@pytest.mark.parametrize("size", [0, 1, 8192, 20000])
+def test_a_blank_file_of_other_permissions_is_somebody_elses(path: Path, size: int) -> None:
+    """An empty file or one of zeros says nothing: only the permissions that ours are made with tell whose it is."""
+    path.touch(0o644)
+    path.write_bytes(bytes(size))
+    with pytest.raises(DiskError, match="is no checkpoint of fastdl's and is left alone"):
+        open_checkpoint(path)
+    assert path.read_bytes() == bytes(size)
+
+
+@pytest.mark.parametrize("size", [0, 8192])
+def test_a_run_that_failed_removes_no_blank_file_that_was_there(path: Path, size: int) -> None:
+    """As mktemp makes it, it may be begun; before that it stays."""
+    path.touch(0o600)
+    path.write_bytes(bytes(size))
+    with closing(open_checkpoint(path)) as checkpoint:
+        checkpoint.withdraw()
+        assert path.exists()
+        checkpoint.begin(HEADER)
+        checkpoint.withdraw()
+        assert not path.exists()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(path: Path) -> None:
+    """By readers too: nobody may ever come to its other end."""
+    os.mkfifo(path)
+    with pytest.raises(DiskError, match="is no checkpoint of this user"):
+        open_checkpoint(path, writable=False)
+
+
 @pytest.mark.parametrize("at", [8192, 2**20 - 1, 2**20, 3 * 2**20 - 1])
 def test_zeros_with_anything_behind_them_are_somebody_elses(path: Path, at: int) -> None:
     """A file that merely begins with zeros is looked through to its end."""
     data = bytearray(3 * 2**20)
+    path.touch(0o600)  # as one that lost its head with the power
     path.write_bytes(data)
     with closing(open_checkpoint(path)) as checkpoint:
         assert checkpoint.damage == "the checkpoint is damaged"
