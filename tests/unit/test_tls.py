@@ -97,7 +97,7 @@ def test_an_end_without_close_notify_is_a_broken_line(monkeypatch: pytest.Monkey
         context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
         return context
 
-    monkeypatch.setattr("fastdl.http.create_urllib3_context", lax)
+    monkeypatch.setattr("fastdl.ways.create_urllib3_context", lax)
     monkeypatch.setattr("urllib3.connection.create_urllib3_context", lax)
     with behind(way, no_length(DATA), monkeypatch) as (url, proxy), pytest.raises(NetworkError):
         fetch(url, proxy=proxy)
