@@ -25,6 +25,9 @@ if [ "$(cat .venv/state 2>/dev/null)" != "$state" ]; then
   rm -rf .venv
   "$python" -m venv .venv 2>/dev/null || { need no-such-command python3-venv; "$python" -m venv .venv; }
   .venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+  # Its requirements are sixty packages, of other clouds too, and hold numpy and huggingface_hub back; what it imports of
+  # them is among ours, and for transformers and torchvision its test has something to stand in.
+  .venv/bin/pip install --quiet --disable-pip-version-check --no-deps mosaicml-streaming==0.13.0
   echo "$state" >.venv/state
 fi
 export PATH="$PWD/.venv/bin:$PATH"
