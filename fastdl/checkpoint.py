@@ -31,7 +31,17 @@ from typing import TYPE_CHECKING
 
 from fastdl.access import read_whole, write_whole
 from fastdl.errors import DiskError, disk_errors
-from fastdl.header import MAX_GENERATION, SLOT, Header, Stored, decode, doubting, encode, is_foreign, layout
+from fastdl.header import (
+    MAX_GENERATION,
+    SLOT,
+    Header,
+    Stored,
+    decode,
+    doubting,
+    encode,
+    is_foreign,
+    layout,
+)
 from fastdl.locks import is_named, lock, release
 from fastdl.marks import Marks
 from fastdl.pipe import anonymous_descriptor

@@ -62,7 +62,8 @@ def main() -> NoReturn:
         code = cli.main(prog_name="fastdl", standalone_mode=False) or 0  # what the command returned
     except Stopped as stopped:
         name = signal.Signals(stopped.number).name
-        code = _fail(as_json, name, 128 + stopped.number, f"stopped by {name}; run again to resume")
+        what_next = "" if sys.argv[1] in _COMMANDS[1:] else "; run again to resume"
+        code = _fail(as_json, name, 128 + stopped.number, f"stopped by {name}{what_next}")
     except FastdlError as error:
         code = _fail(as_json, type(error).__name__, error.exit_code, str(error))
     except click.ClickException as error:

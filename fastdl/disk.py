@@ -53,6 +53,38 @@ def check_path(path: Path) -> None:
             raise DiskError(f"{path.parent}: no such directory")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise DiskError(f"{path.parent}: not writable")
+    _check_owner(path)
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a file that only its owner may replace, as in /tmp: the rename at the end would fail."""
+    with disk_errors(path), suppress(FileNotFoundError):
+        folder, file, user = path.parent.stat(), path.lstat(), os.geteuid()
+        if folder.st_mode & stat.S_ISVTX and user not in (0, folder.st_uid, file.st_uid):
+            raise DiskError(f"{path}: belongs to somebody else, who alone may replace it in such a directory")
+
+
+def narrowed(fd: int, mode: int, replaced: Path) -> int:
+    """Give an open file the group of the one that it is to replace; return what of ``mode`` it may have then.
+
+    Where the group cannot be given, its bits would be another group's: then they are no more than everybody's.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    try:
+        old = replaced.lstat()
+    except FileNotFoundError:
+        return mode
+    mode &= old.st_mode
+    if old.st_gid == os.fstat(fd).st_gid:
+        return mode
+    try:
+        os.fchown(fd, -1, old.st_gid)
+    except PermissionError:
+        everybody = mode & stat.S_IRWXO
+        return mode & ~stat.S_IRWXG | mode & everybody << 3
+    return mode
 
 
 def check_room(path: Path, size: int) -> None:

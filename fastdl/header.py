@@ -75,6 +75,11 @@ def layout(plan: Plan) -> tuple[int, int]:
     return records, records + RECORD.size * plan.count
 
 
+def begins_ours(slot: bytes) -> bool:
+    """Tell whether a file that begins so is a checkpoint."""
+    return slot.startswith(_MAGIC)
+
+
 def is_foreign(slots: list[bytes]) -> bool:
     """Tell whether a file that begins with ``slots`` was never a checkpoint, and so is not ours to overwrite.
 

@@ -104,6 +104,8 @@ def target_path(path: str | os.PathLike[str], url: str) -> Path:
     try:
         if not given:
             raise ValueError("it is empty")
+        if given.endswith("/") and not os.path.isdir(given):  # noqa: PTH112 - whose like raises for some names
+            raise ValueError("no such directory")
         target = Path(given).absolute()
         if b"\0" in os.fsencode(target):
             raise ValueError("NUL in a name")
@@ -140,7 +142,7 @@ def checkpoint_path_of(target: Path, given: str | os.PathLike[str] | None) -> Pa
     try:
         path = Path(text).absolute()
         real = path.resolve()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last of a link to itself
         raise UsageError(f"{printable(text)!r} cannot be a checkpoint: {error}") from None
     if real in (target.resolve(), target.with_name(target.name + ".part").resolve()):
         raise UsageError(f"{path}: the checkpoint cannot be the output itself")

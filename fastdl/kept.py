@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastdl.errors import DiskError
+from fastdl.errors import DiskError, FastdlError, IntegrityError
+from fastdl.follower import Follower
 from fastdl.hashing import hash_parts
 from fastdl.header import Header
-from fastdl.output import create_output
+from fastdl.output import create_output, remove_leftover
 from fastdl.plan import Run
+from fastdl.proof import verify
 from fastdl.votes import named, runs_of
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from fastdl.digest import Digest
     from fastdl.output import Output
     from fastdl.plan import Plan
+    from fastdl.proof import Claims
+    from fastdl.result import Fetched
     from fastdl.validator import ObjectInfo
 
 log = logging.getLogger("fastdl")
@@ -45,6 +51,52 @@ def changed_parts(
 
     hash_parts(output.path, output.fd, plan, [Run(0, plan.count)], workers, compare, tell)
     return sorted(changed)
+
+
+def judge_finished(
+    shown: str,
+    output: Output,
+    checkpoint: Checkpoint,
+    claims: Claims,
+    fetched: Fetched,
+    watch: Callable[[], None],
+    *,
+    fsync: bool,
+) -> str:
+    """Judge a file that an earlier run published and that still is what its records say; return what proves it.
+
+    Raises:
+        IntegrityError: it is not what was promised or expected.
+        DiskError: it cannot be read, or with ``fsync`` not be made durable.
+    """
+    with Follower(output.fd, claims.kinds) as follower:
+
+        def proven(by: Claims) -> str:
+            return verify(shown, by, follower, fetched, watch, sized=True)
+
+        try:
+            integrity = proven(claims)
+        except IntegrityError:
+            if not _vouched_for(lambda: proven(replace(claims, expected=()))):
+                checkpoint.remove()  # records and file agree on what is wrong: the next run starts over
+            raise
+    if fsync:  # the run that published it may have died before it did that, or not been asked to
+        try:
+            output.sync()
+        except DiskError:
+            checkpoint.remove()  # it would be believed the next time: the kernel shows what the disk refused
+            raise
+    with suppress(FastdlError, OSError):  # of a run that was killed, or still goes on
+        remove_leftover(output.path)
+    return integrity
+
+
+def _vouched_for(proven: Callable[[], str]) -> bool:
+    """Tell whether the store itself vouches for the file, so that it is the user's digest that is of another one."""
+    try:
+        return proven() not in ("length", "none")
+    except IntegrityError:
+        return False
 
 
 def reuse(

@@ -137,7 +137,7 @@ class Loading:
     def _load(self) -> LoadResult:
         job, fetched, rng = self._job, self._fetched, random.Random()
         source, shown = job.source, job.source.shown
-        teller = Teller(None, shown, job.max_time, fetched)
+        teller = Teller(None, shown, job.max_time, fetched, resumable=False)
         own = min(OWN, job.connections)
         transport = reuse.take_transport(job.line, own)
         with ExitStack() as stack, until(teller.due):

@@ -20,6 +20,7 @@ from fastdl.errors import Busy, DiskError
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS))
 # By the descriptor that could not be locked: what is locked instead, and its name if it is this owner's to remove.
 _standing_in: dict[int, tuple[int, Path | None]] = {}
+_held: set[int] = set()  # descriptors
 log = logging.getLogger("fastdl")
 
 
@@ -39,10 +40,12 @@ def lock(fd: int, path: Path, *, shared: bool = False) -> None:
         if error.errno not in _NO_LOCKS:
             raise DiskError(f"{path}: cannot be locked: {error.strerror}") from None
         _lock_stand_in(fd, path, how)
+    _held.add(fd)
 
 
 def unlock(fd: int) -> None:
     """Give the lock back now: a fork of the caller may hold the descriptor, and with it the lock, open for long."""
+    _held.discard(fd)
     stand_in, name = _standing_in.pop(fd, (fd, None))
     with suppress(OSError):
         if name is not None:
@@ -75,6 +78,25 @@ def is_named(fd: int, path: Path) -> bool:
         return inode(path) == inode(fd)
     except OSError:
         return False
+
+
+def _disown() -> None:
+    """Let a fork of the caller hold no lock: as long as it lives it would keep others out, whatever its parent does.
+
+    The numbers stay taken, because whoever forked in the middle of a download will close them.
+    """
+    fds = {*_held, *(stand_in for stand_in, _ in _standing_in.values())}
+    _held.clear()
+    _standing_in.clear()
+    if fds:
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        for fd in fds:
+            with suppress(OSError):
+                os.dup2(nothing, fd, inheritable=False)
+        os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 def _lock_stand_in(fd: int, path: Path, how: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fastdl.access import write_whole
-from fastdl.disk import check_room, fallocate, part_path_of, rename_new, sync_directory, umask
+from fastdl.disk import check_room, fallocate, narrowed, part_path_of, rename_new, sync_directory, umask
 from fastdl.errors import Busy, DiskError, UsageError, disk_errors
 from fastdl.header import STAMP
 from fastdl.locks import inode, is_named, lock, release
@@ -131,7 +131,7 @@ class Output:
 
         What has that name is replaced in the same step, or is an error without ``replace``.
 
-        Its mode is what the umask leaves of 0666, and no wider than that of the file it replaces.
+        Its mode is what the umask leaves of 0666, and no wider than that of the file it replaces, whose group it gets.
 
         Raises:
             UsageError: something has the final name, and is not to be replaced; the finished bytes stay as well.
@@ -140,10 +140,7 @@ class Output:
         self.check()
         try:
             os.ftruncate(self.fd, self._size or 0)
-            mode = 0o666 & ~umask()
-            with suppress(FileNotFoundError):
-                mode &= self.path.lstat().st_mode
-            os.fchmod(self.fd, mode)
+            os.fchmod(self.fd, narrowed(self.fd, 0o666 & ~umask(), self.path))
             if fsync:
                 self._sync()  # which may take minutes: enough for somebody to change the file
             if os.fstat(self.fd).st_size != (self._size or 0) or not is_named(self.fd, self.part_path):
@@ -293,6 +290,7 @@ def remove_leftover(path: Path) -> None:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise DiskError(f"{part_path}: exists and is no regular file; remove it first")
         lock(fd, path)
-        part_path.unlink()
+        if is_named(fd, part_path):  # else somebody else put another one there meanwhile
+            part_path.unlink()
     finally:
         release(fd)

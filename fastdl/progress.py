@@ -67,7 +67,10 @@ class Teller:
         shown: str,
         max_time: float | None,
         fetched: Fetched,
+        *,
+        resumable: bool = True,
     ) -> None:
+        self._what_next = "; run again to resume" if resumable else ""
         self._listener = listener
         self._shown = shown
         self._max_time = max_time
@@ -120,7 +123,7 @@ class Teller:
         if self._cancellation.wanted:
             raise Cancelled(f"{self._shown}: cancelled")
         if self._max_time is not None and seconds > self._max_time:
-            raise NetworkError(f"{self._shown}: not done within {self._max_time} seconds; run again to resume")
+            raise NetworkError(f"{self._shown}: not done within {self._max_time} seconds{self._what_next}")
 
 
 class Listeners:

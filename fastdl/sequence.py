@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,23 +19,21 @@ from fastdl.disk import check_path, part_path_of
 from fastdl.doubt import find_again
 from fastdl.errors import (
     Archived,
-    DiskError,
-    FastdlError,
     IntegrityError,
     NetworkError,
     UsageError,
     disk_errors,
 )
-from fastdl.follower import Follower
 from fastdl.header import identity_digest
-from fastdl.output import Output, create_output, remove_leftover, reopen_output
+from fastdl.output import Output, create_output, reopen_output
 from fastdl.plan import probe_length
 from fastdl.probe import Probe, probe
 from fastdl.progress import ProgressEvent, Teller
-from fastdl.proof import Claims, verify, worth_comparing
+from fastdl.proof import Claims, worth_comparing
 from fastdl.redact import printable, without_secrets
 from fastdl.result import DownloadResult, Fetched
 from fastdl.retry import Attempts
+from fastdl.there import refuse_ours
 from fastdl.transfer import Transfer
 from fastdl.validator import ObjectInfo, Validator
 
@@ -79,6 +77,7 @@ class Download:
     def _run(self) -> DownloadResult:
         job = self._job
         check_path(job.path)
+        refuse_ours(job.path)
         with disk_errors(job.path):
             if not job.overwrite and job.path.exists():
                 raise UsageError(f"{job.path}: exists; not replaced")
@@ -109,7 +108,7 @@ class Download:
         claims = Claims(self._checksums, worth_comparing(promises, found.info.crc64))
         resumed = output is not None and not self._started_over
         if resumed and output is not None and output.published and checkpoint.stored is not None:
-            from fastdl.kept import changed_parts, reuse  # noqa: PLC0415 - few runs find what they would make
+            from fastdl.kept import changed_parts, judge_finished, reuse  # noqa: PLC0415 - few runs find what they would make
 
             plan = checkpoint.stored.plan
             self._fetched.size = plan.size
@@ -118,7 +117,10 @@ class Download:
             )
             if not changed:
                 stack.callback(output.close)
-                return self._finished_before(found, output, checkpoint, claims, plan)
+                self._fetched.crc64, self._fetched.parts_reused = checkpoint.marks.crc64, plan.count
+                shown, fsync = self._source.shown, self._job.fsync
+                proven = judge_finished(shown, output, checkpoint, claims, self._fetched, self._watch, fsync=fsync)
+                return self._finish(found, checkpoint, plan, proven)
             with closing(output):
                 output = reuse(output, changed, checkpoint, plan, self._source.identity, found.info)
             if output is None:
@@ -163,8 +165,9 @@ class Download:
             part_path = part_path_of(self._job.path)
             with disk_errors(part_path):
                 left = part_path.is_file() and not part_path.is_symlink()
-            if not self._started_over and self._job.checkpoint_path and left:
-                self._started_over = "the partial file that is there has no checkpoint"
+            if not self._started_over and left:
+                why = "the partial file that is there has no checkpoint"
+                self._started_over = why if self._job.checkpoint_path else "without a checkpoint nothing is resumed"
         elif self._job.resume == "no":
             self._started_over = "resuming was not wanted"
         elif stored.identity_digest != identity_digest(self._source.identity):
@@ -218,27 +221,6 @@ class Download:
         self._fetched.requests += found.requests
         self._fetched.retries += found.retries
         return found
-
-    def _finished_before(
-        self, found: Probe, output: Output, checkpoint: Checkpoint, claims: Claims, plan: Plan
-    ) -> DownloadResult:
-        """Judge a file that an earlier run published, and that still is what its records say."""
-        self._fetched.crc64, self._fetched.parts_reused = checkpoint.marks.crc64, plan.count
-        with Follower(output.fd, claims.kinds) as follower:
-            try:
-                integrity = verify(self._source.shown, claims, follower, self._fetched, self._watch, sized=True)
-            except IntegrityError:
-                checkpoint.remove()  # records and file agree on what is wrong: the next run starts over
-                raise
-        if self._job.fsync:  # the run that published it may have died before it did that, or not been asked to
-            try:
-                output.sync()
-            except DiskError:
-                checkpoint.remove()  # it would be believed the next time: the kernel shows what the disk refused
-                raise
-        with suppress(FastdlError, OSError):  # of a run that was killed, or still goes on
-            remove_leftover(self._job.path)
-        return self._finish(found, checkpoint, plan, integrity)
 
     def _finish(self, found: Probe, checkpoint: Checkpoint, plan: Plan, integrity: str) -> DownloadResult:
         """Leave the records beside the published file if that is wanted, else nothing; return what was done."""

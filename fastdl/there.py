@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from fastdl.checkpoint import open_checkpoint
 from fastdl.disk import part_path_of
 from fastdl.errors import DiskError, NotFound, UsageError, disk_errors
+from fastdl.header import SLOT, begins_ours
 from fastdl.locks import is_named, lock, release
 
 if TYPE_CHECKING:
@@ -122,3 +124,16 @@ def keep_others_out(path: Path, records: Checkpoint, records_path: Path, stack: 
             raise DiskError(f"{name}: cannot be locked: {error.strerror}") from None
         stack.callback(release, fd)
         lock(fd, path)
+
+
+def refuse_ours(path: Path) -> None:
+    """Refuse an output that is what another download needs: its checkpoint, or the partial file beside one.
+
+    Raises:
+        UsageError: it is.
+    """
+    names = [path] if path.suffix != ".part" else [path, path.with_suffix(".cp")]
+    for name in names:
+        with suppress(OSError), name.open("rb") as file:  # what cannot be read is not this user's
+            if begins_ours(file.read(SLOT)):
+                raise UsageError(f"{path}: an unfinished download needs it; give another name, or finish that first")

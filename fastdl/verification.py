@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,10 @@ from fastdl.job import DEFAULT_RETRY, check_limit_rate, checkpoint_path_of, conc
 from fastdl.messages import Line
 from fastdl.prepare import prepare
 from fastdl.progress import Listeners
+from fastdl.redact import printable
 from fastdl.there import FileThere, keep_others_out, open_records
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
     from fastdl.result import VerifyResult
@@ -95,7 +96,12 @@ def verify(
         NotFound: there is no such file, or no such object.
         UsageError, AccessDenied, NetworkError, ProtocolError, ObjectChanged, DiskError, Busy: nothing is known then.
     """
-    target = Path(arguments.path("path", path)).absolute()
+    try:
+        target = Path(arguments.path("path", path)).absolute()
+    except OSError as error:
+        raise UsageError(f"{printable(os.fsdecode(path))}: cannot be looked at: {error.strerror}") from None
+    if not target.name:
+        raise UsageError(f"{target}: is a directory")
     source, line = None, Line()
     if url is not None:
         way = prepare(

@@ -76,7 +76,10 @@ def _strict_context(*, insecure: bool) -> ssl.SSLContext:
     Python 3.11 as Debian and others build it sets the option that makes it an end like any other: a body without a
     length that anybody cut would be whole. Source: SSL_CTX_set_options(3), SSL_OP_IGNORE_UNEXPECTED_EOF.
     """
-    context = create_urllib3_context()
+    try:
+        context = create_urllib3_context()
+    except OSError as error:  # it opens that file, and nothing else
+        raise UsageError(f"SSLKEYLOGFILE cannot be written: {error.strerror}") from None
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 1.1 has no such option
     if insecure:
         context.check_hostname = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from fastdl.commands.options import (
     store_options,
 )
 from fastdl.errors import UsageError
+from fastdl.redact import printable
 from fastdl.terminal import configure_logging, fill_standard_streams, print_json, stopped_by_signals
 
 if TYPE_CHECKING:
@@ -80,8 +82,8 @@ def get(
     configure_logging(verbose=verbose, quiet=quiet)
     if output == Path("-"):
         raise UsageError("-o -: what has left through a pipe cannot be verified first; name a file")
-    if directory is not None and not directory.is_dir():
-        raise UsageError(f"{directory}: no such directory")
+    if directory is not None and not os.path.isdir(directory):  # noqa: PTH112 - whose like raises for some names
+        raise UsageError(f"{printable(str(directory))}: no such directory")
     from fastdl import prefork  # noqa: PLC0415 - --help and usage errors need not wait for urllib3
     from fastdl.api import download  # noqa: PLC0415
     from fastdl.job import concurrency  # noqa: PLC0415

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -43,6 +44,8 @@ class FilePath(click.Path):
         """Read a path."""
         if value in ("", b""):
             self.fail("the path is empty", param, ctx)
+        if os.fsdecode(value).endswith("/") and not os.path.isdir(value):  # noqa: PTH112 - whose like may raise
+            self.fail(f"{printable(os.fsdecode(value))}: no such directory", param, ctx)
         return super().convert(value, param, ctx)
 
 
