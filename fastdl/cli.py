@@ -6,7 +6,6 @@ import importlib
 import logging
 import signal
 import sys
-from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -14,7 +13,7 @@ import click
 from fastdl import __version__
 from fastdl.errors import DiskError, FastdlError, UsageError
 from fastdl.redact import printable
-from fastdl.terminal import Stopped, print_json
+from fastdl.terminal import LAST_WORDS, Stopped, print_json, write_line
 
 _COMMANDS = ("get", "cat", "head", "verify", "cache")  # each the function of its name in the module of its name
 
@@ -96,7 +95,6 @@ def _printing(error: OSError) -> bool:
 def _fail(as_json: bool, kind: str, code: int, text: str) -> int:
     text = printable(text, 2000)
     if as_json:
-        print_json({"event": "error", "type": kind, "exit_code": code, "message": text})
-    with suppress(OSError):  # whoever cannot be told gets the exit code
-        click.echo(f"fastdl: {text}", err=True)
+        print_json({"event": "error", "type": kind, "exit_code": code, "message": text}, patience=LAST_WORDS)
+    write_line(f"fastdl: {text}", error=True)  # whoever cannot be told gets the exit code
     return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -180,9 +181,18 @@ class Bar:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._gone = False
 
     def show(self, event: ProgressEvent) -> None:
-        """Draw ``event``; rich is loaded at the first one, while the workers are already fetching."""
+        """Draw ``event``, unless the terminal was closed; that stops no download."""
+        if not self._gone:
+            try:
+                self._draw(event)
+            except OSError:
+                self._gone = True
+
+    def _draw(self, event: ProgressEvent) -> None:
+        # rich is loaded at the first one, while the workers are already fetching
         if self._progress is None:
             self._progress = self._begin(event)
             self._task = self._progress.add_task("", total=event.size, notes="", speed="")
@@ -197,7 +207,8 @@ class Bar:
     def close(self) -> None:
         """Leave the terminal as it was, the last state on its line."""
         if self._progress is not None:
-            self._progress.stop()
+            with suppress(OSError):
+                self._progress.stop()
 
     def _begin(self, event: ProgressEvent) -> Progress:
         from rich.console import Console  # noqa: PLC0415 - 90 ms, only at a terminal

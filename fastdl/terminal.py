@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+LAST_WORDS = 1.0  # seconds that a line waits for a reader who does not read: nobody else shall
 _STDERR = 2
 _SOON = 0.001  # seconds until a stop that was dropped is tried again: the finalizer it met has ended by then
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,7 +79,7 @@ def fill_standard_streams() -> None:
 
 def configure_logging(*, verbose: bool, quiet: bool = False) -> None:
     """Send the library's log to standard error: warnings, no advice if ``quiet``, and with ``verbose`` everything."""
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.setFormatter(logging.Formatter("fastdl: %(message)s"))
     logger = logging.getLogger("fastdl")
     logger.addHandler(handler)
@@ -87,10 +89,45 @@ def configure_logging(*, verbose: bool, quiet: bool = False) -> None:
     logging.getLogger("py.warnings").addHandler(logging.NullHandler())
 
 
-def print_json(message: dict[str, Any]) -> None:
-    """Print one JSON object as one line; whoever stopped reading stops nothing."""
+class _Handler(logging.StreamHandler[TextIO]):
+    """Tells what is going on to a reader who reads; one who does not stops nothing."""
+
+    _patience = LAST_WORDS
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; after one that nobody took the next ones do not wait."""
+        if not write_line(self.format(record), error=True, patience=self._patience):
+            self._patience = 0.0
+
+
+def print_json(message: dict[str, Any], *, patience: float | None = None) -> None:
+    """Print one JSON object as one line; whoever stopped reading stops nothing.
+
+    ``patience`` is how many seconds a reader whose pipe is full gets to take it, for ever without.
+    """
+    write_line(json.dumps(message), patience=patience)
+
+
+def write_line(text: str, *, error: bool = False, patience: float | None = LAST_WORDS) -> bool:
+    """Write a line to standard output, or error; tell whether all of it was taken within ``patience`` seconds.
+
+    Whoever read is gone, or their disk is full, where that fails: nothing is written there any more.
+    """
+    stream = sys.stderr if error else sys.stdout
     try:
-        click.echo(json.dumps(message))
-    except OSError:  # whoever read the lines is gone, or their disk is full; that stops no download
+        fd = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # there is none, or it is not a file
+        with suppress(OSError):
+            click.echo(text, err=error)
+        return True
+    view = memoryview(f"{text}\n".encode(stream.encoding or "utf-8", "backslashreplace"))
+    try:
+        while view:
+            if not select.select([], [fd], [], patience)[1]:
+                return False
+            with suppress(BlockingIOError):  # somebody else filled it, and made it so that it does not wait
+                view = view[os.write(fd, view[: select.PIPE_BUF]) :]  # for so much there is room without waiting
+    except OSError:
         with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            os.dup2(nowhere.fileno(), fd)
+    return True

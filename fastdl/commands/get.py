@@ -116,7 +116,7 @@ class _JsonProgress:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _JSON_EVERY
-            print_json({"event": "progress", **asdict(event)})
+            print_json({"event": "progress", **asdict(event)}, patience=0.0)  # who reads slowly misses some
 
 
 def _plain(result: DownloadResult) -> dict[str, Any]:
