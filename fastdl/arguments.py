@@ -70,6 +70,20 @@ def path(name: str, value: Any) -> str:
         _wrong(name, "a path", value)
 
 
+def existing(name: str, value: Any) -> str:
+    """Return ``value`` as the path of something that may be there.
+
+    Raises:
+        UsageError: it is no path, or nothing can be called so.
+    """
+    found = path(name, value)
+    try:
+        possible = bool(found) and b"\0" not in os.fsencode(found)
+    except UnicodeError:
+        possible = False
+    return found if possible else _impossible(name, found)
+
+
 def pairs(headers: Any) -> tuple[tuple[str, str], ...]:
     """Return the names and values of ``headers``; None means none.
 
@@ -94,6 +108,10 @@ def texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, bytes | Mapping) or not hasattr(value, "__iter__"):
         _wrong(name, "a text or several", value)
     return tuple(text(name, each) for each in value)
+
+
+def _impossible(name: str, value: str) -> NoReturn:
+    raise UsageError(f"{name}: nothing can be called {value!r}")
 
 
 def _wrong(name: str, wanted: str, value: object) -> NoReturn:

@@ -175,7 +175,7 @@ def make_line(
         proxy = environment_proxy(source.request(None).url)
     if proxy and not proxy.startswith(("http://", "https://")):
         raise UsageError("only http:// and https:// proxies are known, written with their scheme")
-    ca_file = "" if cacert is None else arguments.path("cacert", cacert)
+    ca_file = "" if cacert in (None, "") else arguments.existing("cacert", cacert)
     if ca_file and not os.access(ca_file, os.R_OK):
         raise UsageError(f"CA file {printable(ca_file)}: cannot be read")
     if max_time is not None:

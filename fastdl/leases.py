@@ -118,6 +118,10 @@ class Leases:
         going_on.sort(key=rank)
         return [(number, self._leases[number].done + 1) for number in going_on[allowed:]]
 
+    def next_stop(self, number: int) -> int:
+        """Return where the part ends that a lease is at."""
+        return self._leases[number].done + 1
+
     def late(self, wanted: Run) -> list[tuple[int, int]]:
         """Return the leases that would reach parts of ``wanted`` only after others, and where those begin."""
         return [
@@ -134,4 +138,4 @@ class Leases:
             if lease.may_trim and lease.left > 1 and not wanted.first <= lease.done < wanted.stop
         }
         longest = max(left, key=left.__getitem__, default=None)
-        return None if longest is None else (longest, self._leases[longest].done + 1)
+        return None if longest is None else (longest, self.next_stop(longest))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Unpack
 
+from fastdl import arguments
 from fastdl.arrivals import Arrivals
 from fastdl.errors import UsageError
 from fastdl.job import chosen_part_size
@@ -24,7 +25,7 @@ _LEAST_PART, _MOST_PART = 64 * KIB, MIB
 BLOCK = MIB  # bytes that one step of an iteration gives at most
 
 
-def stream(url: str, *, window: int = WINDOW, **settings: Unpack[Settings]) -> Stream:
+def stream(url: str, *, window: int | str = WINDOW, **settings: Unpack[Settings]) -> Stream:
     """Read one object in order, as fast as many connections bring it; nothing is written to a disk.
 
         for block in fastdl.stream(url): ...
@@ -35,8 +36,8 @@ def stream(url: str, *, window: int = WINDOW, **settings: Unpack[Settings]) -> S
 
     Args:
         url: as of ``download``.
-        window: bytes of memory that the object passes through, 128 MiB by default. On lines that need many connections
-            a smaller one is slower.
+        window: bytes of memory that the object passes through, 128 MiB by default, or a size like ``"256M"``. On lines
+            that need many connections a smaller one is slower.
         **settings: as of ``download``; ``part_size`` is at most half of the window.
 
     Returns:
@@ -46,6 +47,7 @@ def stream(url: str, *, window: int = WINDOW, **settings: Unpack[Settings]) -> S
         UsageError: a setting cannot be meant.
         AccessDenied: credentials are wanted and there are none.
     """
+    window = arguments.nbytes("window", window)
     part_size = chosen_part_size(settings.get("part_size"))
     if part_size is None:
         part_size = min(_MOST_PART, max(_LEAST_PART, 1 << (max(1, window // _SHARE).bit_length() - 1)))

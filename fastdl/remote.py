@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from fastdl import arguments
 from fastdl.arrivals import Arrivals
 from fastdl.board import SharedBoard, Watcher, open_of, started
 from fastdl.errors import UsageError, disk_errors
 from fastdl.loading import Loading, make_job
 from fastdl.memory import Memory
+from fastdl.seeking import Seeking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    from _typeshed import WriteableBuffer
     from numpy.typing import DTypeLike
 
+    from fastdl.arrays import Tensors
     from fastdl.prepare import Settings
     from fastdl.result import LoadResult
 
@@ -51,15 +52,16 @@ def open(url: str, *, directory: str | os.PathLike[str] | None = None, **setting
         AccessDenied: credentials are wanted and there are none.
         DiskError: memory or descriptors are short, or the directory takes no file.
     """
+    folder = None if directory is None else Path(arguments.existing("directory", directory))
     job = make_job(url, **settings)
-    memory = Memory(job.source.shown, directory=None if directory is None else Path(directory))
+    memory = Memory(job.source.shown, directory=folder)
     board = SharedBoard()
     loading = Loading(job, memory, Arrivals(board=board))
     owner = os.getpid(), started(os.getpid())
     return Remote(memory.fd, board.fd, owner, loading)
 
 
-class Remote(io.BufferedIOBase):
+class Remote(Seeking):
     """An object in shared memory; ``open`` makes one.
 
     Bytes are there as the server sent them; whether they are what the store promised is known when all have come:
@@ -74,7 +76,6 @@ class Remote(io.BufferedIOBase):
         self._loading = loading
         self._watcher: Watcher | None = None
         self._mapping: mmap.mmap | None = None
-        self._at = 0
 
     def __reduce__(self) -> tuple[Callable[..., Remote], tuple[Any, ...]]:
         """Refer to the memory of the process that opened it, for another one of this machine."""
@@ -149,6 +150,31 @@ class Remote(io.BufferedIOBase):
         except (TypeError, ValueError) as error:
             raise UsageError(f"{len(whole)} bytes are no array of {dtype} and shape {shape}: {error}") from None
 
+    def npy(self) -> np.ndarray[Any, Any]:
+        """Return the array that ``numpy.save`` wrote, judged, as a read-only array over the memory itself.
+
+        Raises:
+            UsageError: the object is no ``.npy`` file, or one of Python objects: those would be unpickled.
+            FastdlError: as of ``memoryview``.
+        """
+        from fastdl.arrays import npy  # noqa: PLC0415 - numpy is heavy
+
+        return npy(self.memoryview())
+
+    def safetensors(self) -> Tensors:
+        """Return the tensors of a ``.safetensors`` file by their names, each of use when its own bytes are there.
+
+        Waits for the file's header alone. A tensor is a read-only array over the memory itself, as the server sent it:
+        ``wait()`` before that if nothing shall be used that was not judged.
+
+        Raises:
+            UsageError: the object is no such file.
+            FastdlError: its header cannot be had.
+        """
+        from fastdl.arrays import Tensors  # noqa: PLC0415 - likewise
+
+        return Tensors(self)
+
     def path(self) -> Path:
         """Return a name of the memory, once all has come and was judged, for who wants a path: np.memmap, safe_open.
 
@@ -159,64 +185,6 @@ class Remote(io.BufferedIOBase):
         """
         self.result()
         return Path(f"/proc/{os.getpid()}/fd/{self._fd}")
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer`` from the position on, waiting for those bytes; return how many, fewer only at the end.
-
-        Raises:
-            FastdlError: they cannot be had.
-        """
-        view = memoryview(buffer).cast("B")
-        start, stop = self._at, self._at + len(view)
-        size = self._come.until_begun()
-        if size is not None or not self._come.until_there(start, stop):
-            stop = min(stop, self.size)
-        if start >= stop:
-            return 0
-        self.wait(start, stop)
-        self._read(view[: stop - start], start)
-        self._at = stop
-        return stop - start
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return ``size`` bytes from the position on, fewer only at the end; without a size all that is left.
-
-        Raises:
-            FastdlError: they cannot be had.
-        """
-        if size is None or size < 0:
-            size = max(0, self.size - self._at)
-        buffer = bytearray(size)
-        return bytes(memoryview(buffer)[: self.readinto(buffer)])
-
-    read1 = read
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move the position; return it.
-
-        Raises:
-            ValueError: it would be before the first byte, or ``whence`` is none.
-        """
-        if whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
-            raise ValueError(f"whence {whence}: must be 0, 1 or 2")
-        self._check_open()
-        base = 0 if whence == os.SEEK_SET else self._at if whence == os.SEEK_CUR else self.size
-        if base + offset < 0:
-            raise ValueError(f"seek to {base + offset}: before the first byte")
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def readable(self) -> bool:
-        """Tell that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Tell that it can seek."""
-        return True
 
     def cancel(self) -> None:
         """End the fetching, where it was opened, from whatever thread; whoever waits for bytes gets ``Cancelled``."""
@@ -245,9 +213,13 @@ class Remote(io.BufferedIOBase):
             self._watcher = Watcher(self._board, self._owner)
         return self._watcher
 
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on a closed object")
+    def _reach(self, start: int, stop: int) -> int:
+        size = self._come.until_begun()
+        if size is not None or not self._come.until_there(start, stop):
+            stop = min(stop, self.size)
+        if start < stop:
+            self.wait(start, stop)
+        return stop
 
     def _view(self, stop: int) -> _View:
         """Return a view of at least the bytes before ``stop``, which are there."""

@@ -55,6 +55,7 @@ class Schedule:
         self._refused_at = 0.0
         self._failures: dict[int, int] = {}
         self._deaths: dict[int, int] = {}
+        self._left_for: dict[int, Run] = {}  # what is wanted of the tails that leases were asked for, by their numbers
         self.leases = Leases(plan, newest)
 
     @property
@@ -114,12 +115,17 @@ class Schedule:
     def forward(self, wanted: Run) -> list[tuple[int, int]]:
         """Let the parts of ``wanted`` come next; return the leases to be asked for their tails, and whence on.
 
-        Those are the ones that would reach wanted parts only after others, and, if nobody would be free soon, the one
-        that has most left of what nobody waits for.
+        Those are the ones that would reach wanted parts only after others. If nobody would be free soon, one of them
+        leaves all behind the part it is at, and if there are none the one that has most left of what nobody waits for.
         """
         late = self.leases.late(wanted)
-        if not self._missing.forward(wanted) or late or self.leases.fetching < self._limit.allowed:
+        missing = self._missing.forward(wanted)
+        if self.leases.fetching < self._limit.allowed or not (late or missing):
             return late
+        if late:
+            number = late[0][0]
+            self._left_for[number] = wanted  # else what it leaves besides would come before that
+            return [(number, self.leases.next_stop(number)), *late[1:]]
         spare = self.leases.spare(wanted)
         return [] if spare is None else [spare]
 
@@ -144,6 +150,8 @@ class Schedule:
         tail = self.leases.trim(number, stop)
         if tail is not None:
             self._missing.put_back(tail)
+        if (wanted := self._left_for.pop(number, None)) is not None:
+            self._missing.forward(wanted)
 
     def again(self, rest: Run, *, rehash: bool = False) -> None:
         """Put back at once what a lease left undone."""

@@ -6,16 +6,21 @@ Hypothesis drives them in the suite (``test_targets``); any other fuzzer can: ``
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 import tempfile
+import warnings
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import numpy as np
+import safetensors
 from urllib3 import HTTPHeaderDict
 
+from fastdl.arrays import Tensors, npy
 from fastdl.checkpoint import open_checkpoint
 from fastdl.contract import check_partial, content_length, parse_content_range, unsatisfied_size
 from fastdl.digest import Digest, parse_checksum
@@ -244,10 +249,52 @@ def checkpoint(data: bytes) -> None:
                     assert right or not any(run.first <= index < run.stop for run in opened.marks.runs()[0])
 
 
+class Held:
+    """An object that has come, for who reads it by views."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """Return some of it; who asks for more than there is has not looked."""
+        assert 0 <= start <= stop <= self.size
+        return memoryview(self._data)[start:stop]
+
+
+def npy_file(data: bytes) -> None:
+    """An array as numpy reads it; of a file, and of a header behind a right beginning."""
+    for version in (0, 1, 2, 3):
+        length = len(data).to_bytes(2 if version == 1 else 4, "little")
+        file = b"\x93NUMPY" + bytes([version, 0]) + length + data if version else data
+        for content in (file, file + bytes(16)):
+            with suppress(UsageError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # numpy's of old names
+                array = npy(memoryview(content))
+                assert not array.flags.writeable
+                expected = np.load(io.BytesIO(content), allow_pickle=False)
+                assert (array.dtype, array.shape) == (expected.dtype, expected.shape)
+                assert array.tobytes() == expected.tobytes()
+
+
+def safetensors_file(data: bytes) -> None:
+    """Tensors that safetensors itself reads so; as a file, and as a header before some bytes."""
+    for content in (data, *(len(data).to_bytes(8, "little") + data + bytes(follow) for follow in (0, 4))):
+        with suppress(UsageError):
+            tensors = Tensors(Held(content))
+            expected = dict(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
+            assert tensors.keys() == expected.keys()
+            for name in tensors:
+                with suppress(UsageError):  # smaller than a byte
+                    assert tensors[name].tobytes() == bytes(expected[name]["data"])
+                assert tensors.dtype(name) == expected[name]["dtype"]
+                assert list(tensors.shape(name)) == expected[name]["shape"]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(content_range, dates, refusals, configuration, checksum_file, digest_fields, location, urls, proxies),
-        *(arguments, credentials, checkpoint),
+        *(arguments, credentials, checkpoint, npy_file, safetensors_file),
     )
 }

@@ -26,6 +26,8 @@ WORDS = (
         b"multipart/byteranges; boundary=",
         b"5",
     ),
+    *(b"{'descr': ", b"'<i2'", b"'|O'", b"'a2'", b"[('a', '<i2')]", b", 'fortran_order': ", b"True", b", 'shape': "),
+    *(b"(2, 4)", b'{"', b'": ', b'{"dtype":"I16","shape":[2],"data_offsets":[0,4]}', b'"__metadata__":{}', b"NaN"),
     *(b"fastdlCP", b"\0" * 16, b"\xff" * 8),
 )
 DATA = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=12).map(b"".join) | st.binary(max_size=400)

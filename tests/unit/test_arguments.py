@@ -30,7 +30,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "checksum": (5, b"md5=00", ["sha256=00", 5], [None], {"sha256": "00"}, object()),
     "checkpoint_path": (5, ["a"], 1.5),
     "checksum_file": (5, ["a"], 1.5),
-    "cacert": (5, ["a"], 1.5),
+    "cacert": (5, ["a"], 1.5, "a\0b", "\ud800"),
     "proxy": (5, b"http://host", Path("http:")),
     "endpoint_url": (5,),
     "region": (5,),
@@ -60,6 +60,22 @@ def test_the_other_ways_to_an_object_say_the_same(name: str, value: Any) -> None
     """What is read into memory is asked for by the same arguments."""
     with pytest.raises(UsageError):
         fastdl.stream(URL, **{name: value})
+
+
+@pytest.mark.parametrize("window", [None, 1.5, True, b"16M", [1], "16X", "", "1M", -1, 0])
+def test_a_window_must_be_a_size(window: Any) -> None:
+    """Of two parts at least; nothing is sent."""
+    with pytest.raises(UsageError, match="window") as caught:
+        fastdl.stream(URL, window=window, part_size="1M")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("directory", [5, ["a"], 1.5, object(), "", "a\0b", b"a\0b", "\ud800"])
+def test_a_directory_must_be_a_path(directory: Any) -> None:
+    """One that can be there; nothing is sent."""
+    with pytest.raises(UsageError, match="directory: ") as caught:
+        fastdl.open(URL, directory=directory)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("path", [None, 5, ["a"], 1.5, object()])

@@ -184,12 +184,27 @@ def test_what_is_wanted_is_leased_next() -> None:
 
 def test_who_would_reach_wanted_parts_late_leaves_them() -> None:
     """And is asked for nothing if it is at them already, or just before."""
-    schedule, _, numbers = leased(3, 3)
+    schedule, _, numbers = leased(3, 4)
     schedule.complete(numbers[1], 4)
     assert schedule.forward(Run(6, 8)) == [(numbers[0], 6)]
     assert schedule.forward(Run(SPAN + 5, SPAN + 8)) == []
     schedule.leases.ask_trim(numbers[0])
     assert schedule.forward(Run(6, 8)) == []
+
+
+@pytest.mark.parametrize("stop", [2, 3], ids=["as asked", "a part later"])
+def test_when_nobody_is_free_who_would_reach_wanted_parts_late_fetches_them_next(stop: int) -> None:
+    """It leaves all behind the part that it is at, and what is wanted of that comes before the rest."""
+    schedule, _, numbers = leased(1, 1)
+    schedule.complete(numbers[0], 1)
+    assert schedule.forward(Run(6, 8)) == [(numbers[0], 2)]
+    schedule.leases.ask_trim(numbers[0])
+    schedule.trim(numbers[0], stop)
+    schedule.complete(numbers[0], stop - 1)
+    assert schedule.leases.end(numbers[0]) is None
+    taken = schedule.take(0.0)
+    assert taken is not None
+    assert taken[1] == Run(6, 8)
 
 
 def test_when_nobody_is_free_the_longest_run_is_left_for_what_is_wanted() -> None:
