@@ -98,8 +98,8 @@ class Arrivals:
             self._result, self._error = result, error
             if result is not None:
                 self._size = result.size
-            self._board.end(result, error)
             self._changed.notify_all()
+            self._board.end(result, error)
 
     def heed(self, nudge: Callable[[], None]) -> None:
         """Let ``nudge`` wake the fetching thread when readers want something, from whatever thread."""

@@ -15,14 +15,14 @@ import select
 import struct
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdl import errors
 from fastdl.arrivals import Board
 from fastdl.errors import Cancelled, DiskError, FastdlError, disk_errors
-from fastdl.pipe import anonymous_descriptor
+from fastdl.pipe import Descriptor, anonymous_descriptor
 from fastdl.result import LoadResult
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ _STATE, _BEGUN, _FRONT_AT = 0, 1, 16
 _FRONT = struct.Struct("<Q")
 _PAGE = 4096
 _GOING_ON, _DONE, _FAILED = range(3)
-_LONGEST = 600  # letters of a message that fit whatever they are
+_LONGEST = 150  # letters of which several fit whatever they are: twelve bytes each
 _GLANCE, _LONGEST_GLANCE = 0.0005, 0.02  # seconds between looks at the board: longer and longer
 
 
 class SharedBoard(Board):
-    """The board of the process that fetches; ``fd`` is what others read it by.
+    """The board of the process that fetches; ``held`` is what others read it by.
 
     Raises:
         DiskError: memory or descriptors are short.
@@ -48,15 +48,15 @@ class SharedBoard(Board):
 
     def __init__(self) -> None:
         with disk_errors("no memory to tell other processes in"):
-            self.fd = anonymous_descriptor()
-            os.ftruncate(self.fd, _PAGE)
-        self._map = mmap.mmap(self.fd, _PAGE)
+            self.held = Descriptor(anonymous_descriptor())
+            os.ftruncate(self.held.fd, _PAGE)
+        self._map = mmap.mmap(self.held.fd, _PAGE)
 
     def begin(self, size: int | None, plan: Plan) -> memoryview:
         """Write what is about to come; return the bytes of the parts."""
         with disk_errors("no memory to tell other processes in"):
-            os.ftruncate(self.fd, _PAGE + plan.count)
-        self._map = mmap.mmap(self.fd, _PAGE + plan.count)
+            os.ftruncate(self.held.fd, _PAGE + plan.count)
+        self._map = mmap.mmap(self.held.fd, _PAGE + plan.count)
         _HEAD.pack_into(self._map, 0, _GOING_ON, 0, -1 if size is None else size, 0, plan.part_size, plan.count, 0)
         self._map[_BEGUN] = 1
         return memoryview(self._map)[_PAGE:]
@@ -68,12 +68,12 @@ class SharedBoard(Board):
     def end(self, result: LoadResult | None, error: FastdlError | None) -> None:
         """Write how it ended, for whoever looks from now on."""
         if result is None:
-            text = json.dumps([type(error).__name__, str(error)[:_LONGEST]]).encode()
+            text = json.dumps([type(error).__name__, str(error)[: 2 * _LONGEST]]).encode()
         else:
-            told = asdict(result)
-            if len(result.parts_repaired) > _LONGEST // 16:  # they are a detail, and there is one page
-                told["parts_repaired"] = ()
-            text = json.dumps(told).encode()
+            text = json.dumps(asdict(result)).encode()
+            if len(text) > _PAGE - _HEAD.size:  # there is one page: these are details of what only servers make so long
+                told = replace(result, url=result.url[:_LONGEST], etag=result.etag[:_LONGEST], parts_repaired=())
+                text = json.dumps(asdict(told)).encode()
         _, begun, size, front, part_size, count, _ = _HEAD.unpack_from(self._map)
         size = size if result is None else result.size
         _HEAD.pack_into(self._map, 0, _GOING_ON, begun, size, front, part_size, count, len(text))
@@ -87,10 +87,10 @@ class Watcher:
     ``owner`` are its number and when it started, in the kernel's ticks. Parts cannot be brought forward from here.
     """
 
-    def __init__(self, fd: int, owner: tuple[int, int]) -> None:
-        self._fd = fd
+    def __init__(self, board: Descriptor, owner: tuple[int, int]) -> None:
+        self._board = board
         self._owner = owner
-        self._map = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+        self._map = mmap.mmap(board.fd, 0, prot=mmap.PROT_READ)
         self._pidfd = -1
 
     def __del__(self) -> None:
@@ -114,7 +114,7 @@ class Watcher:
         self.until_begun()
         _, _, _, _, part_size, count, _ = self._head()
         if len(self._map) < _PAGE + count:
-            self._map = mmap.mmap(self._fd, 0, prot=mmap.PROT_READ)
+            self._map = mmap.mmap(self._board.fd, 0, prot=mmap.PROT_READ)
         first, last = _PAGE + start // part_size, _PAGE + -(-stop // part_size)
 
         def there() -> bool:
@@ -162,7 +162,7 @@ def started(pid: int) -> int:
     return 0
 
 
-def open_of(owner: tuple[int, int], fd: int, inode: tuple[int, int]) -> int:
+def open_of(owner: tuple[int, int], fd: int, inode: tuple[int, int]) -> Descriptor:
     """Open the file behind the descriptor ``fd`` of the process ``owner``, which must still be that very file.
 
     Raises:
@@ -170,11 +170,10 @@ def open_of(owner: tuple[int, int], fd: int, inode: tuple[int, int]) -> int:
     """
     pid, since = owner
     try:
-        ours = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        ours = Descriptor(os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         raise DiskError(f"what process {pid} fetched cannot be opened: {error.strerror}; is it closed?") from None
-    status = os.fstat(ours)
+    status = os.fstat(ours.fd)
     if started(pid) != since or (status.st_dev, status.st_ino) != inode:
-        os.close(ours)
         raise DiskError(f"what process {pid} fetched is closed")
     return ours

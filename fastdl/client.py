@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import os
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from fastdl import api, facts, ranges, reading, remote
-from fastdl.cancellation import Cancellation, cancelled_by
+from fastdl.cancellation import Cancellation, cancelled_by, current
 from fastdl.errors import Cancelled, UsageError
 from fastdl.prepare import Options, Settings
 from fastdl.reuse import Reuse, reusing
@@ -30,7 +31,6 @@ _PATIENCE = 3.0  # seconds that calls get to end after they were taken back
 _NAP = 0.05
 _THREADS = 32  # of async forms; each waits for a call
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -108,7 +108,7 @@ class Client:
         """Iterate asynchronously over blocks of an object, in order."""
         stream = await self._await(self.stream, url, **more)
         try:
-            while block := await self._await(stream.read1):
+            while block := await self._await(stream.read1, ending=stream.cancel):
                 yield block
         finally:
             stream.close()
@@ -168,7 +168,7 @@ class Client:
 
     @contextmanager
     def _going_on(self) -> Iterator[Cancellation]:
-        cancellation = Cancellation()
+        cancellation = current()  # of the task that awaits this, or one of its own
         self._calls[cancellation] = threading.get_ident()
         try:
             yield cancellation
@@ -184,27 +184,26 @@ class Client:
         """Those of the settings that say how an object is reached."""
         return {name: value for name, value in self._settings.items() if name in Options.__annotations__}
 
-    async def _await(self, function: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
-        """Run ``function`` in a thread; if the task is cancelled take back what that thread is calling."""
+    async def _await(
+        self, function: Callable[..., T], *args: Any, ending: Callable[[], None] = lambda: None, **more: Any
+    ) -> T:
+        """Run ``function`` in a thread; a task that is cancelled takes it back, by ``ending`` too, and waits for it."""
         self._check_open()
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, "fastdl-client")
-        ident: list[int] = []
-
-        def run() -> T:
-            ident.append(threading.get_ident())
-            return function(*args, **more)
-
-        future = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        cancellation = Cancellation()
+        with cancelled_by(cancellation):
+            around = contextvars.copy_context()
+        future = self._threads.submit(around.run, function, *args, **more)
+        waited = asyncio.wrap_future(future)
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(waited)
         except asyncio.CancelledError:
-            while not future.done():
-                for cancellation, at in list(self._calls.items()):
-                    if at in ident:
-                        cancellation.cancel()
-                await asyncio.wait([future], timeout=_NAP)
-            future.exception()  # it was asked for, and is no news
+            if not future.cancel():  # it has begun
+                cancellation.cancel()
+                ending()
+                await asyncio.wait([waited])
+                waited.exception()  # it was asked for, and is no news
             raise
 
 

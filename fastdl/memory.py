@@ -15,7 +15,7 @@ from fastdl.access import pieces
 from fastdl.disk import check_room
 from fastdl.errors import DiskError, disk_errors
 from fastdl.header import STAMP
-from fastdl.pipe import anonymous_descriptor
+from fastdl.pipe import Descriptor, anonymous_descriptor
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -40,12 +40,22 @@ class Memory:
         self._size: int | None = None
         with disk_errors(directory or "no memory for the object"):
             if directory is None:
-                self.fd = anonymous_descriptor()
+                fd = anonymous_descriptor()
             else:
                 with tempfile.TemporaryFile(buffering=0, dir=directory) as file:
-                    self.fd = os.dup(file.fileno())
-        status = os.fstat(self.fd)
+                    fd = os.dup(file.fileno())
+        self.held: Descriptor | None = Descriptor(fd)
+        status = os.fstat(fd)
         self.inode = status.st_dev, status.st_ino
+
+    @property
+    def fd(self) -> int:
+        """What it is written by.
+
+        Raises:
+            ValueError: it was closed.
+        """
+        return self._open().fd
 
     def check_room(self, size: int) -> None:
         """Refuse an object that cannot be kept.
@@ -92,19 +102,25 @@ class Memory:
         Raises:
             DiskError: they cannot be read.
         """
+        held = self._open()  # until all is read, whoever closes it meanwhile
         for piece, at in pieces(view, start, self.ring):
             with disk_errors(self.part_path):
                 done = 0
                 while done < len(piece):
-                    count = os.preadv(self.fd, [piece[done:]], at + done)
+                    count = os.preadv(held.fd, [piece[done:]], at + done)
                     if count == 0:
                         raise DiskError(f"{self.part_path} is shorter than it was")
                     done += count
 
     def close(self) -> None:
         """Let go of it; mappings of it stay valid."""
-        with suppress(OSError):
-            os.close(self.fd)
+        self.held = None
+
+    def _open(self) -> Descriptor:
+        held = self.held
+        if held is None:
+            raise ValueError("I/O operation on closed memory")
+        return held
 
 
 def _available() -> int:

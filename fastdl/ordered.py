@@ -171,9 +171,24 @@ def _copy(
                 tell(size, 1)
     finally:
         response.finish()
-    if promised is not None and size < promised:
-        raise Truncated(f"{redacted_url(response.request.url)}: the body ended {promised - size} bytes early")
+    _check_end(response, size, promised, seen)
     if promised is None:
         output.settle(size)
     fetched.crc64 = crc
     return size
+
+
+def _check_end(response: Response, size: int, promised: int | None, seen: _Seen | None) -> None:
+    """Make sure that a body may end behind ``size`` bytes.
+
+    Raises:
+        Truncated: it was cut.
+        ObjectChanged: it is whole, and shorter than what was read of the object before.
+    """
+    where = redacted_url(response.request.url)
+    if promised is not None and size < promised:
+        raise Truncated(f"{where}: the body ended {promised - size} bytes early")
+    if seen is not None and size < seen.size:
+        if response.ended_by_nothing:
+            raise Truncated(f"{where}: the body ended before the {seen.size} bytes that it had before")
+        raise ObjectChanged(f"{where} was replaced while it was read: it has {size} bytes now, and had {seen.size}")

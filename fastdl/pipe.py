@@ -28,6 +28,16 @@ def anonymous_file() -> IO[bytes]:
     return open(anonymous_descriptor(), "w+b", buffering=0)
 
 
+class Descriptor:
+    """An open file for several threads: it is closed when the last of them lets go of this."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class Pipe:
     """One end of a socketpair; ``send`` may be called from any thread, ``recv`` from one."""
 

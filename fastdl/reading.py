@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WINDOW = 128 * MIB  # bytes that may be on their way or wait for the reader
 _SHARE = 128  # parts of a window at least, so that as many connections have something to fetch
 _LEAST_PART, _MOST_PART = 64 * KIB, MIB
+_LARGE = 64 * MIB  # bytes: to be read at once
 BLOCK = MIB  # bytes that one step of an iteration gives at most
 
 
@@ -99,6 +100,12 @@ class Stream(io.BufferedIOBase):
         """
         if size is None or size < 0:
             return b"".join(iter(self.read1, b""))
+        if size > _LARGE:  # no more memory than there are bytes
+            left, pieces = size, []
+            while left and (piece := self.read1(left)):
+                pieces.append(piece)
+                left -= len(piece)
+            return b"".join(pieces)
         buffer = bytearray(size)
         return bytes(memoryview(buffer)[: self.readinto(buffer)])
 
@@ -153,10 +160,10 @@ class Stream(io.BufferedIOBase):
 
     def close(self) -> None:
         """End the download if it still goes on."""
+        super().close()  # first: nobody begins anything any more
         loading = getattr(self, "_loading", None)  # there is none if opening failed
-        if loading is not None and not self.closed:
+        if loading is not None:
             loading.close()
-        super().close()
 
     def _open(self) -> Loading:
         if self.closed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from fastdl import arguments
 from fastdl.arrivals import Arrivals
 from fastdl.board import SharedBoard, Watcher, open_of, started
-from fastdl.errors import UsageError, disk_errors
+from fastdl.errors import DiskError, UsageError, disk_errors
 from fastdl.loading import Loading, make_job
 from fastdl.memory import Memory
 from fastdl.seeking import Seeking
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from fastdl.arrays import Tensors
+    from fastdl.pipe import Descriptor
     from fastdl.prepare import Settings
     from fastdl.result import LoadResult
 
@@ -58,7 +59,7 @@ def open(url: str, *, directory: str | os.PathLike[str] | None = None, **setting
     board = SharedBoard()
     loading = Loading(job, memory, Arrivals(board=board))
     owner = os.getpid(), started(os.getpid())
-    return Remote(memory.fd, board.fd, owner, loading)
+    return Remote(memory.held, board.held, owner, loading)
 
 
 class Remote(Seeking):
@@ -69,9 +70,10 @@ class Remote(Seeking):
     methods may be called from several threads; as a file it has one position, as any.
     """
 
-    def __init__(self, fd: int, board: int, owner: tuple[int, int], loading: Loading | None) -> None:
-        self._fd = fd
-        self._board = board
+    def __init__(
+        self, memory: Descriptor | None, board: Descriptor, owner: tuple[int, int], loading: Loading | None
+    ) -> None:
+        self._held: tuple[Descriptor, Descriptor] | None = None if memory is None else (memory, board)
         self._owner = owner
         self._loading = loading
         self._watcher: Watcher | None = None
@@ -79,9 +81,9 @@ class Remote(Seeking):
 
     def __reduce__(self) -> tuple[Callable[..., Remote], tuple[Any, ...]]:
         """Refer to the memory of the process that opened it, for another one of this machine."""
-        self._check_open()
-        inodes = [(status.st_dev, status.st_ino) for status in map(os.fstat, (self._fd, self._board))]
-        return _attach, (self._owner, (self._fd, self._board), tuple(inodes))
+        fds = tuple(each.fd for each in self._open())
+        inodes = tuple((status.st_dev, status.st_ino) for status in map(os.fstat, fds))
+        return _attach, (self._owner, fds, inodes)
 
     @property
     def size(self) -> int:
@@ -184,7 +186,7 @@ class Remote(Seeking):
             FastdlError: as of ``memoryview``.
         """
         self.result()
-        return Path(f"/proc/{os.getpid()}/fd/{self._fd}")
+        return Path(f"/proc/{os.getpid()}/fd/{self._open()[0].fd}")
 
     def cancel(self) -> None:
         """End the fetching, where it was opened, from whatever thread; whoever waits for bytes gets ``Cancelled``."""
@@ -194,14 +196,11 @@ class Remote(Seeking):
 
     def close(self) -> None:
         """End the fetching if it still goes on; views and arrays of the memory stay valid."""
-        if not self.closed and hasattr(self, "_owner"):  # there is none if opening failed
-            if self._loading is None:
-                os.close(self._fd)
-            else:
-                self._loading.close()
-            os.close(self._board)
-            self._watcher = self._mapping = None
-        super().close()
+        super().close()  # first: nobody begins anything any more
+        loading = getattr(self, "_loading", None)  # there is none if opening failed
+        if loading is not None:
+            loading.close()
+        self._held = self._watcher = self._mapping = None  # which whoever reads at this moment holds for himself
 
     @property
     def _come(self) -> Arrivals | Watcher:
@@ -210,8 +209,15 @@ class Remote(Seeking):
         if self._loading is not None and self._loading.ours:
             return self._loading.arrivals
         if self._watcher is None:
-            self._watcher = Watcher(self._board, self._owner)
+            self._watcher = Watcher(self._open()[1], self._owner)
         return self._watcher
+
+    def _open(self) -> tuple[Descriptor, Descriptor]:
+        """Return what memory and board are read by."""
+        held = self._held
+        if held is None or self.closed:
+            raise ValueError("I/O operation on a closed object")
+        return held
 
     def _reach(self, start: int, stop: int) -> int:
         size = self._come.until_begun()
@@ -225,24 +231,23 @@ class Remote(Seeking):
         """Return a view of at least the bytes before ``stop``, which are there."""
         if stop == 0:
             return memoryview(b"")
-        if self._mapping is None or len(self._mapping) < stop:  # it grows where nobody said how long it will be
+        mapping = self._mapping
+        if mapping is None or len(mapping) < stop:  # it grows where nobody said how long it will be
             with disk_errors("the memory cannot be mapped"):
-                self._mapping = mmap.mmap(self._fd, 0, prot=mmap.PROT_READ)
-        return memoryview(self._mapping)
+                mapping = self._mapping = mmap.mmap(self._open()[0].fd, 0, prot=mmap.PROT_READ)
+        return memoryview(mapping)
 
     def _read(self, view: _View, start: int) -> None:
+        held = self._open()[0]
         with disk_errors("the memory cannot be read"):
             while view:
-                count = os.preadv(self._fd, [view], start)
+                count = os.preadv(held.fd, [view], start)
+                if count == 0:
+                    raise DiskError("the memory is shorter than it was")
                 start += count
                 view = view[count:]
 
 
 def _attach(owner: tuple[int, int], fds: tuple[int, int], inodes: tuple[tuple[int, int], tuple[int, int]]) -> Remote:
     """Open what another process of this machine has fetched, or is fetching."""
-    fd = open_of(owner, fds[0], inodes[0])
-    try:
-        return Remote(fd, open_of(owner, fds[1], inodes[1]), owner, None)
-    except BaseException:
-        os.close(fd)
-        raise
+    return Remote(open_of(owner, fds[0], inodes[0]), open_of(owner, fds[1], inodes[1]), owner, None)

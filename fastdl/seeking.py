@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _View = memoryview  # a subclass's method has its name
 
+_LARGE = 1 << 26  # bytes: to be read at once, it is worth waiting for the size of the object
+
 
 class Seeking(io.BufferedIOBase):
     """The position of such a file, and reading from it on; where bytes are, and when, the subclass knows."""
@@ -51,8 +53,9 @@ class Seeking(io.BufferedIOBase):
         Raises:
             FastdlError: they cannot be had.
         """
-        if size is None or size < 0:
-            size = max(0, self.size - self._at)
+        if size is None or size < 0 or size > _LARGE:  # no more memory than there are bytes
+            left = max(0, self.size - self._at)
+            size = left if size is None or size < 0 else min(size, left)
         buffer = bytearray(size)
         return bytes(memoryview(buffer)[: self.readinto(buffer)])
 

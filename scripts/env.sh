@@ -1,4 +1,5 @@
-# Sourced by the other scripts: makes .venv with fastdl and all that develops it, once per state of pyproject.toml.
+# Sourced by the other scripts: makes .venv with fastdl and all that develops it, once per state of pyproject.toml; with
+# loaders=1 also what the adapters of data loaders are tested against.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,14 +21,20 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   exit 1
 fi
 state="$("$python" -VV) $(cksum <pyproject.toml)"
-if [ "$(cat .venv/state 2>/dev/null)" != "$state" ]; then
+kept="$(cat .venv/state 2>/dev/null || true)"
+if [ "$kept" != "$state" ] && [ "$kept" != "$state loaders" ]; then
   echo "setting up .venv" >&2
   rm -rf .venv
   "$python" -m venv .venv 2>/dev/null || { need no-such-command python3-venv; "$python" -m venv .venv; }
   .venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+  echo "$state" >.venv/state
+fi
+if [ -n "${loaders:-}" ] && [ "$(cat .venv/state)" != "$state loaders" ]; then
+  echo "adding data loaders to .venv" >&2
+  .venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,loaders]'
   # Its requirements are sixty packages, of other clouds too, and hold numpy and huggingface_hub back; what it imports of
   # them is among ours, and for transformers and torchvision its test has something to stand in.
   .venv/bin/pip install --quiet --disable-pip-version-check --no-deps mosaicml-streaming==0.13.0
-  echo "$state" >.venv/state
+  echo "$state loaders" >.venv/state
 fi
 export PATH="$PWD/.venv/bin:$PATH"

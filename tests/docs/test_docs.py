@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[2] / "docs"
 BASE = "https://example.org/data/"
 PATIENCE = 90.0  # seconds; some programs import torch
+# What they import is installed for the long tests only, see scripts/test.
+_HEAVY = re.compile(
+    r"^\s*(?:import|from) (?:fastdl\.integrations\.)?(?:torch|webdataset|litdata|streaming|datasets|pandas|pyarrow)\b",
+    re.MULTILINE,
+)
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,7 +59,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.timeout(2 * PATIENCE)
-@pytest.mark.parametrize("example", examples(), ids=lambda example: f"{example.page}:{example.line}")
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(each, marks=[pytest.mark.long] if _HEAVY.search(each.text) else []) for each in examples()],
+    ids=lambda example: f"{example.page}:{example.line}",
+)
 def test_what_the_documentation_shows(example: Example, base: str, tmp_path: Path) -> None:
     """It runs in an empty directory, ends well, without a warning, and leaves no process."""
     text = example.text.replace(BASE, base)

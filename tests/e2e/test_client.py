@@ -296,3 +296,49 @@ def test_a_task_that_is_cancelled_takes_its_call_back_and_no_other(tmp_path: Pat
         asyncio.run(program(silent.url(), good.url()))
         hold.set()
     assert_exact(tmp_path / "b")
+
+
+def test_a_task_that_reads_a_stream_is_cancelled(tmp_path: Path) -> None:
+    """Though no call of the client's goes on while it waits for a block."""
+    handler, hold = stuck(MIB // 2)
+
+    async def program(url: str) -> None:
+        async def read() -> None:
+            async for _ in client.astream(url):
+                pass
+
+        task = asyncio.create_task(read())
+        await asyncio.to_thread(server.wait_for, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, PATIENCE)
+
+    with serving(handler) as server, fastdl.Client() as client:
+        asyncio.run(program(server.url()))
+        hold.set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_call_that_has_not_begun_is_never_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a thread; cancelled meanwhile it is nobody's, and no other call is taken back for it."""
+    monkeypatch.setattr("fastdl.client._THREADS", 1)
+    handler, hold = stuck(0)
+
+    async def program(url: str) -> None:
+        first = asyncio.create_task(client.ahead(url))
+        await asyncio.to_thread(server.wait_for, 1)
+        second = asyncio.create_task(client.ahead(url))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(second, PATIENCE)
+        assert not first.done()
+        assert len(server.log) == 1
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(first, PATIENCE)
+
+    with serving(handler) as server, fastdl.Client() as client:
+        asyncio.run(program(server.url()))
+        assert len(server.log) == 1
+        hold.set()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from tests.servers.scripted import (
     ignores_range,
     no_length,
     ranged,
+    reset_after,
     script,
     serving,
     status,
@@ -144,7 +146,7 @@ def test_a_file_in_a_directory_instead_of_memory(tmp_path: Path) -> None:
     with serving(ranged(DATA)) as server, fastdl.open(server.url(), directory=tmp_path) as remote:
         assert remote.numpy().tobytes() == DATA
         assert list(tmp_path.iterdir()) == []
-        assert os.fstat(remote._fd).st_dev == tmp_path.stat().st_dev
+        assert os.fstat(remote._open()[0].fd).st_dev == tmp_path.stat().st_dev
 
 
 def test_too_large_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +291,7 @@ def test_what_was_closed_cannot_be_opened_by_reference() -> None:
         remote = fastdl.open(server.url())
         remote.wait()
         reference = pickle.dumps(remote)
-        fd, board = remote._fd, remote._board
+        fd, board = (each.fd for each in remote._open())
         remote.close()
         with pytest.raises(fastdl.DiskError, match="closed"):
             pickle.loads(reference)
@@ -347,3 +349,57 @@ def test_a_fork_does_not_end_its_parents_fetching(act: Callable[[fastdl.Remote],
             os._exit(1)
         assert os.waitpid(pid, 0)[1] == 0
         assert remote.numpy().tobytes() == DATA
+
+
+@pytest.mark.parametrize("handler", [chunked(DATA[:PART]), no_length(DATA[:PART])], ids=["chunked", "cut"])
+def test_views_survive_an_ordered_stream_that_is_shorter_the_second_time(handler: Handler) -> None:
+    """The memory is never cut under them; the end is an error."""
+
+    def first(exchange: Exchange) -> None:
+        exchange.otherwise = chunked(DATA)
+        reset_after(20 * PART)(exchange)
+
+    with (
+        serving(script({1: first}, otherwise=handler)) as server,
+        fastdl.open(server.url(), retry=1) as remote,
+        suppress(fastdl.FastdlError),
+    ):
+        view = remote.view(0, PART // 2)
+        with pytest.raises((fastdl.ObjectChanged, fastdl.NetworkError)):
+            remote.wait()
+        assert view == DATA[: PART // 2]
+
+
+def test_a_head_as_long_as_servers_may_make_it() -> None:
+    """What does not fit on the board is left out there, and hangs nobody."""
+    etag = f'"{"e" * 5000}"'
+    with serving(ranged(DATA, etag=etag)) as server, fastdl.open(server.url()) as remote:
+        assert remote.result().etag == etag
+        copy = pickle.loads(pickle.dumps(remote))
+        assert copy.result().etag == etag[:150]
+        assert copy.result().crc64 == crc64.xz(DATA)
+        copy.close()
+
+
+def _read_all(remote: fastdl.Remote) -> None:
+    for at in range(0, len(DATA) - 64, 64):
+        remote.seek(at)
+        assert remote.read(64) in DATA, "bytes of another file"
+
+
+def _close(remote: fastdl.Remote) -> None:
+    remote.close()
+    with open(__file__, "rb", buffering=0):  # noqa: PTH123 - which takes a number that is free
+        pass
+
+
+def test_threads_that_close_while_others_read() -> None:
+    """No read meets the file that has the descriptor's number next, and nothing is closed twice."""
+    acts = (_read_all, _close, _close, _read_all)
+    with serving(ranged(DATA)) as server, ThreadPoolExecutor(len(acts)) as threads:
+        for _ in range(20):
+            remote = fastdl.open(server.url(), part_size=PART)
+            remote.wait()
+            for future in [threads.submit(act, remote) for act in acts]:
+                error = future.exception(PATIENCE)
+                assert error is None or isinstance(error, ValueError | fastdl.Cancelled)

@@ -8,6 +8,7 @@ import os
 import random
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Unpack
 
@@ -343,3 +344,33 @@ def test_what_is_not_there() -> None:
                 stream.read()
         with pytest.raises(fastdl.NotFound):
             assert stream.size
+
+
+@pytest.mark.parametrize("kind", ["chunked", "ended by the connection"])
+def test_an_ordered_stream_that_is_shorter_the_second_time_is_an_error(kind: str) -> None:
+    """What was read of it is not what the object is now, though the second body came whole."""
+    shorter: Handler = chunked(DATA[: 2 * PART]) if kind == "chunked" else no_length(DATA[: 2 * PART])
+    whole = ORDERED[kind]
+
+    def first(exchange: Exchange) -> None:
+        exchange.otherwise = whole
+        reset_after(20 * PART)(exchange)
+
+    with (
+        serving(script({1: first}, otherwise=shorter)) as server,
+        small(server.url(), retry=1) as stream,
+        pytest.raises((fastdl.ObjectChanged, fastdl.NetworkError)),
+    ):
+        stream.read()
+
+
+def test_several_threads_close_while_one_reads() -> None:
+    """Each descriptor is closed once, and no read meets the file that has its number next."""
+    acts = (fastdl.Stream.close, fastdl.Stream.close, fastdl.Stream.read)
+    with serving(ranged(DATA)) as server, ThreadPoolExecutor(len(acts)) as threads:
+        for _ in range(20):
+            stream = small(server.url())
+            stream.read(1)
+            for future in [threads.submit(act, stream) for act in acts]:
+                error = future.exception(60)
+                assert error is None or isinstance(error, ValueError | fastdl.Cancelled)

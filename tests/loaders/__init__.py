@@ -1,0 +1,1 @@
+"""Adapters against packages of hundreds of megabytes: installed and tested by ``scripts/test --long`` only."""
