@@ -7,6 +7,7 @@ third of the CPU time per byte.
 
 from __future__ import annotations
 
+import http.client
 import math
 import socket
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ProxyError
 
 from fastdl.addresses import Addresses
 from fastdl.cancellation import current
@@ -85,7 +86,10 @@ class _Asked:
         return sock
 
     def _tunnel(self) -> None:
-        super()._tunnel()  # type: ignore[misc]
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        except (http.client.HTTPException, ConnectionError) as error:  # the proxy's doing, not the server's
+            raise ProxyError("no tunnel", error) from error
         if self.sock is not None:  # a handshake follows, which cannot be woken
             self.sock.settimeout(min(self.timeout, _time_left()))  # type: ignore[attr-defined]
 
@@ -108,6 +112,11 @@ class _PlainPool(urllib3.HTTPConnectionPool):
 
 class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _Secure
+
+    def _validate_conn(self, conn: Any) -> None:
+        """Connect, and warn of no certificate that the user told not to verify: a warning may be made an error."""
+        if conn.is_closed:
+            conn.connect()
 
 
 POOLS = {"http": _PlainPool, "https": _SecurePool}

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 import urllib3
 
@@ -31,6 +31,7 @@ USER_AGENT = "fastdl/0.1"
 MAX_REDIRECTS = 10
 EXCERPT = 64 * 1024  # bytes of an error body worth reading
 _LONGEST_LOCATION = 8192  # letters; more than browsers and servers take
+_VISIBLE = "".join(map(chr, range(ord("!"), 0x7F)))  # what a URL that somebody encoded already is made of
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # What may follow a redirect to another origin; every other header may be a secret. Source: the redirect CVEs of curl,
 # requests and urllib3, which each forgot one name on a list of forbidden ones.
@@ -205,7 +206,7 @@ def _redirected(request: Request, location: str) -> Request:
     if len(location) > _LONGEST_LOCATION:
         raise ProtocolError(f"{redacted_url(request.url)} redirects to a URL of {len(location)} letters; refused")
     try:
-        url = urljoin(request.url, location)
+        url = urljoin(request.url, _encoded(location))
         old, new = origin(request.url), origin(url)
     except ValueError:  # UsageError is one: here the mistake is the server's
         url = ""
@@ -218,6 +219,18 @@ def _redirected(request: Request, location: str) -> Request:
     if old == new:
         return replace(request, url=url)
     return replace(request, url=url, headers=tuple(pair for pair in request.headers if pair[0].lower() in _HARMLESS))
+
+
+def _encoded(location: str) -> str:
+    """Return ``location``, of which http.client took each byte for a letter, as the URL that its bytes mean.
+
+    Bytes beyond ASCII are percent-encoded as they are, but for a host's, which are a name in UTF-8.
+    """
+    if location.isascii():
+        return location
+    parts = urlsplit(location.encode("latin-1").decode("utf-8", "surrogateescape"))
+    path, query = (quote(text, _VISIBLE, "utf-8", "surrogateescape") for text in (parts.path, parts.query))
+    return parts._replace(path=path, query=query).geturl()
 
 
 def _was_idle(error: urllib3.exceptions.ProtocolError) -> bool:

@@ -175,6 +175,11 @@ def make_line(
         proxy = environment_proxy(source.request(None).url)
     if proxy and not proxy.startswith(("http://", "https://")):
         raise UsageError("only http:// and https:// proxies are known, written with their scheme")
+    try:
+        if proxy:
+            split_url(proxy)
+    except UsageError as error:
+        raise UsageError(f"the proxy: {error}") from None
     ca_file = "" if cacert in (None, "") else arguments.existing("cacert", cacert)
     if ca_file and not os.access(ca_file, os.R_OK):
         raise UsageError(f"CA file {printable(ca_file)}: cannot be read")

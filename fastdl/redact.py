@@ -8,13 +8,13 @@ which every shown text goes, takes it out again.
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64decode
 from contextlib import suppress
-from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from fastdl.quoted import folded, places_of, readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,13 +30,13 @@ _OPEN_HEADERS = frozenset(
 _OPEN_PARAMETERS = frozenset(("restore", "versionid", "x-amz-algorithm", "x-goog-algorithm", "x-oss-signature-version"))
 _SHORTEST = 6  # characters; what is shorter stands in every other word
 _LONG_NAME = 16  # characters from which on a user's name is taken for a token
-_MOST, _MOST_LETTERS = 4096, 1 << 20  # spellings to remember of what passes, and what they hold together
 
 
-class _Passing:
-    """What signatures and redirects carry, the latest of it: servers can have us send new texts without end."""
+class _Known:
+    """Texts that must not be shown, folded, the latest of them: so many, and so many letters together, at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, letters: int) -> None:
+        self.most, self.most_letters = most, letters
         self.texts: dict[str, None] = {}  # a set, the oldest first
         self._letters = 0
 
@@ -45,7 +45,7 @@ class _Passing:
         if text not in self.texts:
             self.texts[text] = None
             self._letters += len(text)
-        if len(self.texts) > _MOST or self._letters > _MOST_LETTERS:
+        if len(self.texts) > self.most or self._letters > self.most_letters:
             for old in tuple(self.texts)[: len(self.texts) // 2]:
                 self.texts.pop(old, None)
             self._letters = sum(map(len, tuple(self.texts)))
@@ -56,9 +56,10 @@ class _Passing:
         self._letters = 0
 
 
-# In lower case both; what the user told is never forgotten.
-_given: dict[str, None] = {}
-_passing = _Passing()
+# What servers can have us send new texts of without end pushes nothing out of what the user gave. That is bounded too,
+# because a job may be given a million signed URLs; what is in use is noted again whenever it is sent.
+_given = _Known(16384, 1 << 22)
+_passing = _Known(4096, 1 << 20)
 
 
 def redacted_url(url: str) -> str:
@@ -79,27 +80,36 @@ def redacted_url(url: str) -> str:
 def keep_secrets(*texts: str, url: str = "", headers: Iterable[tuple[str, str]] = (), given: bool = False) -> None:
     """Note the secrets ``texts``, and those of a request about to be sent, in its URL and its headers.
 
-    They are recognised in any case and in the spellings that answers quote them in, whole or as one word of a header.
-    What was ``given`` by the user is kept for good, of the rest the latest.
+    They are recognised in any case and however they are quoted, whole or as one word of a header. What was ``given`` by
+    the user is kept apart: nothing else pushes it out.
     """
     found = [*texts, *_of_url(url)]
     for name, value in headers:
         if name.lower() not in _OPEN_HEADERS:
             found.extend(_of_header(name.lower(), value))
     for text in found:
-        lower = text.lower()
-        if len(text) < _SHORTEST or lower in _given or (not given and lower in _passing.texts):
+        if len(text) < _SHORTEST or folded(text) in _given.texts or (not given and folded(text) in _passing.texts):
             continue
-        for spelling in _spellings(text):
-            if len(spelling) >= _SHORTEST:
-                (_given.setdefault if given else _passing.add)(spelling)
+        plain = [reading.letters for reading in readings(text)]
+        if text.isdecimal():
+            plain.append(text.lstrip("0"))  # as JSON has numbers
+        for secret in map(folded, plain):
+            if len(secret) >= _SHORTEST:
+                (_given if given else _passing).add(secret)
 
 
 def without_secrets(text: str) -> str:
     """Return ``text`` with everything in it that was sent as a secret replaced by ``***``."""
-    lower = text.lower()
-    found = sorted((secret for secret in (*_given, *_passing.texts) if secret in lower), key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, found)), "***", text, flags=re.IGNORECASE) if found else text
+    known = (*_given.texts, *_passing.texts)
+    if not known:
+        return text
+    shown: list[str] = []
+    at = 0
+    for start, stop in places_of(known, text):
+        if start >= at:
+            shown += (text[at:start], "***")
+        at = max(at, stop)
+    return "".join((*shown, text[at:]))
 
 
 def printable(text: str, limit: int = 500) -> str:
@@ -107,18 +117,6 @@ def printable(text: str, limit: int = 500) -> str:
     text = without_secrets(text)
     clean = "".join(char if char.isprintable() else quote(char, errors="replace") for char in text[: limit + 1])
     return clean if len(clean) <= limit else clean[:limit] + "…"
-
-
-def _spellings(text: str) -> Iterator[str]:
-    """Yield how answers may quote ``text``: in a URL, a form, JSON, HTML, or with its UTF-8 taken for latin-1."""
-    for plain in (text, unquote(text), unquote_plus(text)):
-        yield plain.lower()
-        yield quote(plain, safe="", errors="replace").lower()
-        yield quote_plus(plain, errors="replace").lower()
-        yield json.dumps(plain)[1:-1].lower()
-        yield json.dumps(plain, ensure_ascii=False)[1:-1].replace("/", "\\/").lower()
-        yield escape(plain).lower()
-        yield plain.encode("utf-8", "replace").decode("latin-1").lower()
 
 
 def _of_url(url: str) -> Iterator[str]:
@@ -142,20 +140,19 @@ def _of_login(login: str) -> Iterator[str]:
 
 
 def _of_header(name: str, value: str) -> Iterator[str]:
-    words = [word.strip("\"'") for word in re.split(r"[\s,;]+", value)]
-    if len(words) > 1:
-        yield value.strip()
-        if name.endswith("authorization"):  # the first of several names a scheme
-            del words[0]
-    for word in words:
+    words = re.split(r"[\s,;]+", value)
+    if len(words) > 1 and name.endswith("authorization"):  # the first of several names a scheme
+        del words[0]
+    yield from (value.strip(), *re.findall(r'"([^"]+)"', value), *words)
+    for word in (word.strip("\"'") for word in words):
         left, _, right = word.partition("=")
-        right = right.strip("\"'")
-        yield from (right, right.rstrip("=")) if right.strip("=") else (word, word.rstrip("="))
+        yield from (right, right.strip("\"'"), right.rstrip("=")) if right.strip("=") else (word, word.rstrip("="))
         yield from word.split(":") if ":" in word else ()
         if left.lower() == "credential":
-            yield _key_id(right)
+            yield _key_id(right.strip("\"'"))
         with suppress(ValueError):
-            yield from _of_login(b64decode(word, validate=True).decode())
+            login = b64decode(word, validate=True).decode("latin-1")
+            yield from _of_login(login) if ":" in login else ()
 
 
 def _key_id(credential: str) -> str:

@@ -85,7 +85,7 @@ def configure_logging(*, verbose: bool, quiet: bool = False) -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
     logging.getLogger("fastdl.advice").setLevel(logging.ERROR if quiet else logging.NOTSET)
-    logging.captureWarnings(capture=True)  # urllib3 warns of each unverified request; --insecure asked for it
+    logging.captureWarnings(capture=True)  # they speak to whoever develops, in lines that are not ours
     logging.getLogger("py.warnings").addHandler(logging.NullHandler())
 
 

@@ -45,9 +45,7 @@ def translation(error: Exception, url: str) -> FastdlError:  # noqa: PLR0911 - o
     if isinstance(error, ssl.SSLError):
         return NetworkError(f"{where}: TLS failed: {error.reason or 'connection broken'}")
     if isinstance(error, ProxyError):
-        if "Tunnel connection failed: 407" in _reason(error):
-            return AccessDenied(f"{where}: the proxy wants other credentials (407)")
-        return NetworkError(f"{where}: the proxy failed: {_reason(error)}")
+        return _proxy_error(where, error)
     if isinstance(error, NameResolutionError):
         return NetworkError(f"{where}: the host name cannot be resolved")
     if isinstance(error, TimeoutError):
@@ -57,6 +55,15 @@ def translation(error: Exception, url: str) -> FastdlError:  # noqa: PLR0911 - o
     if isinstance(error, urllib3.exceptions.ProtocolError):
         return _broken(where, error)
     return _odd(where, error)
+
+
+def _proxy_error(where: str, error: ProxyError) -> FastdlError:
+    reason, cause = _reason(error), error.__cause__
+    if "Tunnel connection failed: 407" in reason:
+        return AccessDenied(f"{where}: the proxy wants other credentials (407)")
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, ConnectionError):
+        return ProtocolError(f"{where}: the proxy does not speak HTTP: {reason}")
+    return NetworkError(f"{where}: the proxy failed: {reason}")
 
 
 def _odd(where: str, error: Exception) -> ProtocolError | NetworkError:

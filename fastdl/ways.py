@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import traceback
 from typing import TYPE_CHECKING
 
 import urllib3
@@ -97,7 +98,7 @@ class _Silence(logging.Filter):
         if clean != text:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_info[1] is not None:
-            told = str(record.exc_info[1])
+            told = "".join(traceback.format_exception(record.exc_info[1]))  # with what it was raised from
             if without_secrets(told) != told:
                 record.exc_info = None
         return True

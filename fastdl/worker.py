@@ -84,7 +84,7 @@ def main(end: socket.socket) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     gc.enable()  # a command that forked us ahead did so before it enabled it itself
-    warnings.simplefilter("ignore")  # urllib3 warns of every unverified request; the user asked for it once
+    warnings.simplefilter("ignore")  # nobody reads them here, and the caller's -W error would end a worker
     pipe = Pipe(end)
     with suppress(EOFError, OSError):
         welcome = pipe.recv()

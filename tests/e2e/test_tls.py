@@ -45,6 +45,15 @@ def test_a_trusted_server(tmp_path: Path, pem: Certificate, how: str) -> None:
     assert (tmp_path / "out").read_bytes() == DATA
 
 
+def test_insecure_where_warnings_are_errors(tmp_path: Path, pem: Certificate) -> None:
+    """What the user asked for is warned of by nobody, in the command and in its workers."""
+    handler = script(left_to_workers(PART, 3), otherwise=ranged(DATA))
+    with serving(handler, tls=pem.server_context()) as server:
+        outcome = run(server.url(), *COMMAND, "--insecure", cwd=tmp_path, variables={"PYTHONWARNINGS": "error"})
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
 def test_nginx_over_tls(tmp_path: Path, pem: Certificate) -> None:
     """A real server's TLS, by eight connections."""
     data = DATA * 40

@@ -64,6 +64,16 @@ TUNNELS: dict[str, tuple[Handler, type[fastdl.FastdlError]]] = {
     "504": (status(504), fastdl.NetworkError),
 }
 
+AT_THE_OTHER_END = [TUNNELS[name][0] for name in TUNNELS if name.endswith(("is open", "other end"))]
+
+
+@pytest.mark.parametrize("url", ["http://user:s3cr3t@h:99999", "http://", "http://user:s3cr3t@", "ftp://s3cr3t@host"])
+def test_n37_what_is_no_proxy_is_told_as_the_proxys_mistake(tmp_path: Path, url: str) -> None:
+    """Nobody looks for it in the object's URL; and it is not quoted."""
+    with pytest.raises(fastdl.UsageError, match=r"prox(y:|ies)") as caught:
+        fastdl.download("http://name.invalid/object", tmp_path / "out", proxy=url)
+    assert SECRET not in repr(caught.value)
+
 
 @pytest.mark.parametrize(("proxy", "error"), [pytest.param(*TUNNELS[name], id=name) for name in TUNNELS])
 def test_n37_a_tunnel_that_does_not_open(tmp_path: Path, proxy: Handler, error: type[fastdl.FastdlError]) -> None:
@@ -78,6 +88,7 @@ def test_n37_a_tunnel_that_does_not_open(tmp_path: Path, proxy: Handler, error: 
         login = base64.b64encode(f"user:{SECRET}".encode()).decode()
         assert server.log[0].headers["proxy-authorization"] == f"Basic {login}"
     assert caught.value.exit_code in (4, 5, 6)
+    assert "the proxy" in str(caught.value) or proxy in AT_THE_OTHER_END
     assert SECRET not in repr(caught.value)
     assert login not in repr(caught.value)
     assert names(tmp_path) == set()

@@ -213,7 +213,6 @@ def test_s8_what_somebody_put_in_its_place_is_not_removed(tmp_path: Path, suffix
     assert theirs.read_bytes() == b"theirs"
 
 
-@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 def test_s9_connections_are_shared_by_nobody(tmp_path: Path) -> None:
     """Other trust, other credentials, another proxy: each call has connections of its own, and none outlives it."""
     with certificate() as pem, serving(ranged(DATA), tls=pem.server_context()) as server:

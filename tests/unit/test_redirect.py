@@ -12,6 +12,7 @@ from fastdl.http import MAX_REDIRECTS, USER_AGENT
 from fastdl.messages import Request
 from fastdl.urls import origin, split_url
 from tests.servers.scripted import (
+    Exchange,
     Handler,
     ranged,
     raw,
@@ -179,6 +180,18 @@ def test_a_redirect_that_must_not_be_followed_is_a_protocol_error(location: str)
     with serving(raw(answer)) as server, pytest.raises(ProtocolError) as caught:
         fetch(server.url())
     assert type(caught.value) is ProtocolError
+
+
+def test_a_redirect_to_bytes_beyond_ascii_is_followed_by_them() -> None:
+    """As browsers do: each is percent-encoded, whether or not it is UTF-8; what is encoded already stays."""
+    answer = b"HTTP/1.1 302 Found\r\nLocation: /\xc3\xa4\xff%20(x)?b=\xe4+%41\r\nContent-Length: 0\r\n\r\n"
+
+    def handle(exchange: Exchange) -> None:
+        (raw(answer) if exchange.request.number == 1 else ranged(DATA))(exchange)
+
+    with serving(handle) as server:
+        assert fetch(server.url())[1] == DATA
+        assert server.log[1].target == "/%C3%A4%FF%20(x)?b=%E4+%41"
 
 
 def test_a_redirect_without_location_is_a_protocol_error() -> None:

@@ -31,13 +31,6 @@ AMAZON = (
 LOGIN = base64.b64encode(b"someone:p@ssword").decode()
 
 
-@pytest.fixture(autouse=True)
-def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin without the secrets of other tests."""
-    monkeypatch.setattr(redact, "_given", {})
-    monkeypatch.setattr(redact, "_passing", redact._Passing())
-
-
 @pytest.mark.parametrize(
     ("header", "secret"),
     [
@@ -148,7 +141,7 @@ def test_memory_is_bounded_and_the_latest_are_kept() -> None:
     """A download of a terabyte signs a hundred thousand requests."""
     for number in range(10_000):
         keep_secrets(f"signature {number}", "the same always")
-    assert len(redact._passing.texts) <= redact._MOST
+    assert len(redact._passing.texts) <= redact._passing.most
     assert without_secrets("signature 9999 by the same always") == "*** by ***"
 
 
@@ -159,6 +152,14 @@ FORMS: dict[str, Callable[[str], str]] = {
     "JSON, slashes escaped": lambda secret: json.dumps({"token": secret}, ensure_ascii=False).replace("/", "\\/"),
     "HTML": html.escape,
     "in a URL": lambda secret: quote(secret, safe=""),
+    "in a path": quote,
+    "by a browser": lambda secret: quote(secret, safe="!~*'()"),
+    "in a URL, of latin-1": lambda secret: quote(secret, safe="", encoding="latin-1"),
+    "in a URL in a URL": lambda secret: quote(quote(secret)),
+    "in a URL in JSON in HTML": lambda secret: html.escape(json.dumps([quote(secret)])),
+    "JSON in JSON": lambda secret: json.dumps(json.dumps(secret)),
+    "HTML, by numbers": lambda secret: "".join(f"&#{ord(char)};" for char in secret),
+    "Python": lambda secret: repr(secret.encode()),
     "in a form": quote_plus,
     "in a query": lambda secret: f"?a={quote_plus(secret)}&b=c",
     "capitals": str.upper,
@@ -181,15 +182,38 @@ WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(secret=st.text("abcXYZ0189-_.~/+&<%éü", min_size=8, max_size=40))
+@given(secret=st.text("abcXYZ0189-_.~/+&<%\\'\"!éü", min_size=8, max_size=40))
 def test_no_way_in_and_no_form_of_quoting_shows_a_secret(way: str, form: str, secret: str) -> None:
     """What the user told is taken out of whatever a server says, in whatever spelling."""
     told = secret.rstrip("%")  # no encoded octet is left half
     assume(len(told) >= 8)
     keep_secrets(**WAYS[way](told), given=True)
     quoted = FORMS[form](told)
-    assert quoted not in without_secrets(f"they said: {quoted}; and left")
+    shown = without_secrets(f"they said: {quoted}; and left")
     redact._given.clear()
+    assert quoted not in shown
+    assert (shown.startswith("they said: "), shown.endswith("; and left")) == (True, True)
+
+
+def test_numbers_as_json_has_them() -> None:
+    """Without quotes, and without zeros before them."""
+    keep_secrets(headers=(("X-Pin", "0012345678"),), given=True)
+    assert without_secrets('{"pin": 12345678, "size": 1234567}') == '{"pin": ***, "size": 1234567}'
+
+
+def test_only_what_is_quoted_is_taken_out() -> None:
+    """Text around a secret stays as it was, in its own quoting; letters that become two when folded shift nothing."""
+    keep_secrets("t0p/s3cr3t", given=True)
+    assert without_secrets("a%20b=t0p%2Fs3cr3t&amp;c\\n\u0130\u00df") == "a%20b=***&amp;c\\n\u0130\u00df"
+    assert without_secrets("\u0130\u00df t0p\\/s3cr3t%0A\u0130") == "\u0130\u00df ***%0A\u0130"
+
+
+def test_what_a_job_is_given_is_bounded_too() -> None:
+    """A million signed URLs do not fill its memory; what is sent is noted again."""
+    for number in range(20_000):
+        keep_secrets(f"the signature {number}", given=True)
+    assert len(redact._given.texts) <= redact._given.most
+    assert without_secrets("the signature 19999") == "***"
 
 
 def test_many_cookies_are_many_secrets() -> None:
@@ -206,7 +230,7 @@ def test_what_servers_send_pushes_nothing_of_the_users_out() -> None:
         words = "&".join(f"w{at}={number:05}{at:05}" + "x" * 40 for at in range(150))
         keep_secrets(url=f"https://host/x?{words}")
     assert without_secrets("t0p-s3cr3t") == "***"
-    assert sum(map(len, redact._passing.texts)) <= redact._MOST_LETTERS
+    assert sum(map(len, redact._passing.texts)) <= redact._passing.most_letters
 
 
 @pytest.mark.parametrize("name", ["urllib3.connectionpool", "urllib3.connection"])
@@ -217,7 +241,7 @@ def test_logs_of_urllib3_do_not_tell(name: str, caplog: pytest.LogCaptureFixture
         logger = logging.getLogger(name)
         logger.debug('%s://%s "%s %s"', "https", "host", "GET", "/x?X-Amz-Signature=5ec4e75ec4e7")
         try:
-            raise ValueError("/x?X-Amz-Signature=5ec4e75ec4e7")
+            raise ValueError("no headers") from OSError("/x?X-Amz-Signature=5ec4e75ec4e7")
         except ValueError:
             logger.warning("Failed to parse headers", exc_info=True)
         logger.debug("harmless %d", 5)

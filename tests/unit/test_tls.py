@@ -57,7 +57,6 @@ def test_a_certificate_of_another_host_is_refused() -> None:
         fetch(server.url(), cacert=str(pem.ca))
 
 
-@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 def test_insecure_is_the_users_own_choice() -> None:
     """Told so, any certificate is accepted."""
     with certificate("other.example") as pem, serving(ranged(DATA), tls=pem.server_context()) as server:
