@@ -173,13 +173,7 @@ def make_line(
         arguments.text("proxy", proxy)
     elif getproxies_environment():
         proxy = environment_proxy(source.request(None).url)
-    if proxy and not proxy.startswith(("http://", "https://")):
-        raise UsageError("only http:// and https:// proxies are known, written with their scheme")
-    try:
-        if proxy:
-            split_url(proxy)
-    except UsageError as error:
-        raise UsageError(f"the proxy: {error}") from None
+    _check_proxy(proxy)
     ca_file = "" if cacert in (None, "") else arguments.existing("cacert", cacert)
     if ca_file and not os.access(ca_file, os.R_OK):
         raise UsageError(f"CA file {printable(ca_file)}: cannot be read")
@@ -220,3 +214,14 @@ def check_limit_rate(limit_rate: int | str | None) -> int | None:
     if rate < LEAST_RATE:
         raise UsageError(f"limit rate {rate}: must be {LEAST_RATE} bytes per second or more")
     return rate
+
+
+def _check_proxy(proxy: str | None) -> None:
+    if not proxy:
+        return
+    if not proxy.startswith(("http://", "https://")):
+        raise UsageError("only http:// and https:// proxies are known, written with their scheme")
+    try:
+        split_url(proxy)
+    except UsageError as error:
+        raise UsageError(f"the proxy: {error}") from None
