@@ -252,7 +252,8 @@ def test_another_process_reads_the_same_memory(method: str, handler: Handler) ->
         assert queue.get(timeout=PATIENCE) == crc64.xz(DATA)
         child.join(PATIENCE)
         assert remote.read() == DATA
-        assert remote.result().requests == len(server.log)
+        # Ours, and no more; on a busy machine some are given up before the server has read them.
+        assert len(server.log) <= remote.result().requests
     queue.close()
     queue.join_thread()
 
