@@ -200,7 +200,8 @@ class Remote(Seeking):
         loading = getattr(self, "_loading", None)  # there is none if opening failed
         if loading is not None:
             loading.close()
-        self._held = self._watcher = self._mapping = None  # which whoever reads at this moment holds for himself
+        # Whoever reads at this moment holds what he needs of it for himself.
+        self._loading = self._held = self._watcher = self._mapping = None
 
     @property
     def _come(self) -> Arrivals | Watcher:
