@@ -191,8 +191,9 @@ class Remote(Seeking):
     def cancel(self) -> None:
         """End the fetching, where it was opened, from whatever thread; whoever waits for bytes gets ``Cancelled``."""
         self._check_open()
-        if self._loading is not None and self._loading.ours:
-            self._loading.arrivals.cancel()
+        loading = self._loading
+        if loading is not None and loading.ours:
+            loading.arrivals.cancel()
 
     def close(self) -> None:
         """End the fetching if it still goes on; views and arrays of the memory stay valid."""
@@ -207,8 +208,9 @@ class Remote(Seeking):
     def _come(self) -> Arrivals | Watcher:
         """Who tells what has come: in another process than the one that opened it, the board."""
         self._check_open()
-        if self._loading is not None and self._loading.ours:
-            return self._loading.arrivals
+        loading = self._loading  # another thread may close meanwhile
+        if loading is not None and loading.ours:
+            return loading.arrivals
         if self._watcher is None:
             self._watcher = Watcher(self._open()[1], self._owner)
         return self._watcher

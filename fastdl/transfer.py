@@ -88,7 +88,8 @@ class Transfer:
                 self._output.check_room(info.size or 0)
             cut = make_plan if self._found.ranged else make_stream_plan
             self.plan = cut(info.size or 0, self._job.part_size)
-        log.debug("%s: %s bytes in %d parts of %d", self._shown, info.size, self.plan.count, self.plan.part_size)
+        if self._found.ranged:
+            log.debug("%s: %d bytes in %d parts of %d", self._shown, info.size, self.plan.count, self.plan.part_size)
         self._fetched.size = info.size
         self._output.allocate(info.size)
         ring, hashed = self._output.ring, (lambda _: None) if self._readers is None else self._readers.hashed
