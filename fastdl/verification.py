@@ -136,7 +136,7 @@ def verify(
         records = open_records(records_path, stack, writable=repair, needed=needed)
         if source is None and not checksums and not (records.marks.complete and not records.doubted):
             raise UsageError(
-                f"{target}: nothing to hold it against: give a URL or a checksum; there are no good records in {records_path}"
+                f"{target}: nothing to hold it against: give a URL or a checksum; no good records in {records_path}"
             )
         if repair:
             keep_others_out(target, records, records_path, stack)
