@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from fastdl.again import again
@@ -12,12 +12,15 @@ from fastdl.contract import ranges_header
 from fastdl.errors import FastdlError, ObjectChanged, ProtocolError, UsageError
 from fastdl.joining import batches, divide
 from fastdl.probe import Probe, probe
+from fastdl.redact import without_secrets
 from fastdl.retry import Attempts
+from fastdl.validator import Validator, difference
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
+    from fastdl.facts import ObjectFacts
     from fastdl.http import Transport
     from fastdl.joining import Piece, Span
     from fastdl.prepare import Prepared
@@ -44,6 +47,37 @@ class Opening:
         """End the answer, if nobody read it."""
         if self.answer is not None:
             self.answer.response.finish()
+
+
+def first_of_state(
+    state: ObjectFacts | None,
+    way: Prepared,
+    transport: Transport,
+    joined: Callable[[bool], Sequence[Piece]],
+    spans: Sequence[Span],
+    rng: random.Random,
+    sleep: Callable[[float], None],
+) -> Opening:
+    """Ask as ``first_answer`` does, for an object that must be the one that ``state`` tells of, if that is not None.
+
+    Raises:
+        ObjectChanged: it is another one.
+    """
+    try:
+        found = first_answer(way, transport, joined, spans, rng, sleep)
+    except UsageError as error:
+        if state is None or state.size is None or any(span.stop > state.size for span in spans):
+            raise
+        raise ObjectChanged(f"the object was replaced: {error}") from None
+    if state is not None:
+        before = Validator(state.etag, state.last_modified, state.version_id)
+        changed = difference(before, Validator(*map(without_secrets, astuple(found.info.validator))))
+        if not changed and state.size != found.info.size:
+            changed = f"size was {state.size}, is {found.info.size}"
+        if changed:
+            found.close()
+            raise ObjectChanged(f"{way.source.shown}: the object was replaced: {changed}")
+    return found
 
 
 def first_answer(

@@ -9,14 +9,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, overload
 
-from fastdl import arguments
+from fastdl import arguments, reuse
 from fastdl.answers import Batch
 from fastdl.connections import until
 from fastdl.errors import DiskError, UsageError
 from fastdl.gather import Gathering
-from fastdl.http import Transport
 from fastdl.joining import LONGEST, Span, batches, behind, divide, join
-from fastdl.opening import first_answer
+from fastdl.opening import first_of_state
 from fastdl.places import Places
 from fastdl.prepare import prepare
 from fastdl.retry import Attempts
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Unpack
 
+    from fastdl.facts import ObjectFacts
     from fastdl.joining import Piece
     from fastdl.opening import Opening
     from fastdl.prepare import Options, Prepared
@@ -51,6 +51,7 @@ def read_ranges(
     into: None = None,
     gap: int | str | None = None,
     connections: int = MOST_CONNECTIONS,
+    state: ObjectFacts | None = None,
     **options: Unpack[Options],
 ) -> list[bytes]: ...
 
@@ -63,6 +64,7 @@ def read_ranges(
     into: Any,
     gap: int | str | None = None,
     connections: int = MOST_CONNECTIONS,
+    state: ObjectFacts | None = None,
     **options: Unpack[Options],
 ) -> list[memoryview]: ...
 
@@ -74,6 +76,7 @@ def read_ranges(
     into: Any = None,
     gap: int | str | None = None,
     connections: int = MOST_CONNECTIONS,
+    state: ObjectFacts | None = None,
     **options: Unpack[Options],
 ) -> list[bytes] | list[memoryview]:
     """Read many byte ranges of one object: parquet footers, the members of a tar file, the headers of safetensors.
@@ -91,6 +94,7 @@ def read_ranges(
         gap: ranges with at most so many bytes between them are fetched as one, and the bytes between thrown away. By
             default 128 KiB, or 8 KiB where the server answers several ranges in one request.
         connections: at most so many, 1 to 128; the longer the wait for the first answer, the more are used.
+        state: what ``head`` told of the object, or what an earlier call was given: all bytes must be of that state.
         options: how the object is reached, as of ``download``: headers, retry, timeouts, credentials and the like.
 
     Returns:
@@ -98,7 +102,8 @@ def read_ranges(
 
     Raises:
         UsageError: an argument cannot be meant, or a range ends beyond the object.
-        NotFound, AccessDenied, NetworkError, ProtocolError, ObjectChanged: as of ``download``.
+        NotFound, AccessDenied, NetworkError, ProtocolError: as of ``download``.
+        ObjectChanged: it was replaced meanwhile, or since ``state`` was told.
         DiskError: memory is short.
     """
     try:
@@ -116,7 +121,11 @@ def read_ranges(
     way = prepare(url, **options)
     room = functools.partial(_views, spans, buffer)
     wanted = any(span.length for span in spans)
-    views = _read(way, spans, lambda several: join(spans, gaps[several]), room, connections) if wanted else room()
+
+    def joined(several: bool) -> Sequence[Piece]:
+        return join(spans, gaps[several])
+
+    views = _read(way, spans, joined, room, connections, state) if wanted else room()
     if buffer is not None:
         return list(views)
     return [bytes(views.popleft()) for _ in range(len(views))]  # each is copied and let go of, one after the other
@@ -171,7 +180,9 @@ def _views(spans: Sequence[Span], buffer: memoryview | None) -> deque[memoryview
     return deque(buffer[stop - span.length : stop] for span, stop in zip(spans, stops, strict=True))
 
 
-def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, most: int) -> deque[memoryview]:
+def _read(
+    way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, most: int, state: ObjectFacts | None
+) -> deque[memoryview]:
     """Read everything; return where the bytes of each range are."""
     due = way.due()
     sleep, rng, slept = way.sleeper(), random.Random(), 0.0
@@ -181,11 +192,12 @@ def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, mo
         slept += seconds
         sleep(seconds)
 
-    transport = Transport(way.line, most)
+    transport = reuse.take_transport(way.line, most)
+    fit = False
     try:
         began = time.monotonic()
         with until(due):
-            first = first_answer(way, transport, joined, spans, rng, nap)
+            first = first_of_state(state, way, transport, joined, spans, rng, nap)
         wait = time.monotonic() - began - slept  # a server that was busy is not one that is far away
         try:
             if not first.ranged:
@@ -199,15 +211,20 @@ def _read(way: Prepared, spans: Sequence[Span], joined: Joined, views: Views, mo
             short = functools.partial(divide, first.pieces, spans, LONGEST)
             with until(due):
                 read_through(way.source, transport, first, short, places, Attempts(way.backoff, rng), sleep)
+            fit = True
             return room
         connections = min(most, _FEWEST + int(wait / _EACH))
         rest = _rest(first, spans, connections)
         todo = [Batch(deque(group), Attempts(way.backoff, rng)) for group in (first.head, *rest)]
         todo[0].answer = first.answer
         Gathering(way, transport, first.info, places, rng).run(todo, connections, due)
+        fit = True
         return room
     finally:
-        transport.close()
+        if fit:
+            reuse.give_transport(transport, most)
+        else:
+            transport.close()
 
 
 def _rest(first: Opening, spans: Sequence[Span], connections: int) -> Iterator[tuple[Piece, ...]]:

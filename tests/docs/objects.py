@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from tests.integrations.shards import write_shards
 
@@ -29,7 +30,7 @@ cache.merge()
 
 
 def write_objects(root: Path) -> None:
-    """Write ``model.bin`` and its ``SHA256SUMS``, ``array.npy``, ``shards/0000.tar`` to ``0003.tar``, ``chunks/``."""
+    """Write ``model.bin`` and its ``SHA256SUMS``, ``array.npy``, ``shards/0000.tar`` to ``0003.tar``, ``chunks/``, ``table.*``."""
     rng = random.Random(20)
     model, array = rng.randbytes(3_000_000), io.BytesIO()
     np.save(array, np.arange(100_000, dtype="float32"))
@@ -38,5 +39,8 @@ def write_objects(root: Path) -> None:
     (root / "SHA256SUMS").write_text(f"{hashlib.sha256(model).hexdigest()}  model.bin\n")
     (root / "array.npy").write_bytes(array.getvalue())
     write_shards(root / "shards", shards=4)
+    table = pd.DataFrame({"number": range(1000), "share": [0.5] * 1000, "text": ["text"] * 1000})
+    table.to_parquet(root / "table.parquet")
+    table.to_json(root / "table.jsonl", orient="records", lines=True)
     # In a process of its own: litdata leaves threads and a registry behind.
     subprocess.run([sys.executable, "-c", _CHUNKS, str(root / "chunks")], check=True, env={"HOME": str(root)})

@@ -392,6 +392,32 @@ def test_time_is_up_in_the_middle() -> None:
         fastdl.read_ranges(server.url(), FEW, gap=0, max_time=1.0)
 
 
+def test_ranges_of_a_state_that_was_told() -> None:
+    """What ``head`` told holds for later calls, and another object, also a shorter one, is told."""
+    now = [ranged(PATTERN)]
+    with serving(lambda exchange: now[0](exchange)) as server:
+        facts = fastdl.head(server.url())
+        assert fastdl.read_ranges(server.url(), [(5, 9)], state=facts) == [bytes(PATTERN.read(5, 14))]
+        with pytest.raises(fastdl.UsageError, match="asks for"):
+            fastdl.read_ranges(server.url(), [(PATTERN.size, 1)], state=facts)
+        for other in (ranged(PATTERN, '"v2"'), ranged(b"short"), ranged(bytes(PATTERN.read(0, PATTERN.size - 1)))):
+            now[0] = other
+            with pytest.raises(fastdl.ObjectChanged, match="was replaced"):
+                fastdl.read_ranges(server.url(), [(5, 9)], state=facts)
+
+
+def test_a_client_keeps_the_connections() -> None:
+    """The second call asks over a connection of the first; after a failure nothing is kept."""
+    with serving(script({4: hang_up}, otherwise=ranged(PATTERN))) as server, fastdl.Client(retry=0) as client:
+        for _ in range(3):
+            client.read_ranges(server.url(), [(5, 9)])
+        with pytest.raises(fastdl.NetworkError):
+            client.read_ranges(server.url(), [(5, 9)])
+        client.read_ranges(server.url(), [(5, 9)])
+        assert [seen.connection for seen in server.log][:3] == [1, 1, 1]
+        assert server.log[-1].connection > 1
+
+
 def test_redirects_are_followed_once() -> None:
     """Every later request goes where the first one was led to."""
     with serving(several(PATTERN)) as target, serving(redirect(target.url("/there"))) as server:
