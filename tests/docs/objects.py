@@ -30,7 +30,7 @@ cache.merge()
 
 
 def write_objects(root: Path) -> None:
-    """Write ``model.bin`` and its ``SHA256SUMS``, ``array.npy``, ``shards/0000.tar`` to ``0003.tar``, ``chunks/``, ``table.*``."""
+    """Write ``model.bin`` and its ``SHA256SUMS``, ``array.npy``, ``table.*``, ``shards/*.tar``, ``chunks/``."""
     rng = random.Random(20)
     model, array = rng.randbytes(3_000_000), io.BytesIO()
     np.save(array, np.arange(100_000, dtype="float32"))
